@@ -1,0 +1,100 @@
+"""What is deployed: the networks that explore, infer the task and act, in raw units.
+
+Algorithms train an ``Agent``'s networks; the agent itself only runs them.
+"""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smac_core.config import Networks
+from smac_core.networks import ContextEncoder, Gaussian, RewardDecoder, TanhGaussianPolicy
+
+SMALLEST_DEVIATION = 0.01  # of a dimension that hardly moved in the data: do not magnify its noise
+LARGEST_STANDARDIZED = 10.0  # a reading far outside the data must not throw the policy
+
+
+class Standardizer(nn.Module):
+    """Observations to zero mean and unit deviation per dimension; the identity until fitted."""
+
+    def __init__(self, observation_dim: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(observation_dim))
+        self.register_buffer("deviation", torch.ones(observation_dim))
+        self.register_buffer("largest", torch.tensor(float("inf")))
+
+    def fit(self, observations: np.ndarray) -> None:
+        """Take mean and deviation from observations [N, ds]."""
+        self.mean.copy_(torch.as_tensor(observations.mean(0)))
+        deviation = torch.as_tensor(observations.std(0))
+        self.deviation.copy_(deviation.clamp_min(SMALLEST_DEVIATION))
+        self.largest.fill_(LARGEST_STANDARDIZED)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """Standardised observations [..., ds]."""
+        scaled = (observations - self.mean) / self.deviation
+        return torch.minimum(torch.maximum(scaled, -self.largest), self.largest)
+
+
+class Agent(nn.Module):
+    """Encoder, decoder, policy and the standardiser in front of them."""
+
+    def __init__(self, observation_dim: int, action_dim: int, networks: Networks):
+        super().__init__()
+        self.observation_dim = observation_dim
+        self.action_dim = action_dim
+        self.latent_dim = networks.latent_dim
+        dims = (observation_dim, action_dim, networks.latent_dim)
+        self.standardizer = Standardizer(observation_dim)
+        self.encoder = ContextEncoder(
+            *dims,
+            networks.encoder_hidden,
+            scale=networks.encoder_scale,
+            prior_factor=networks.encoder_prior_factor,
+        )
+        self.decoder = RewardDecoder(*dims, networks.decoder_hidden)
+        self.policy = TanhGaussianPolicy(*dims, networks.policy_hidden)
+
+    @property
+    def device(self) -> torch.device:
+        return self.standardizer.mean.device
+
+    def prior(self, *shape: int) -> Gaussian:
+        """p(z) = N(0, I), for a leading shape."""
+        mean = torch.zeros(*shape, self.latent_dim, device=self.device)
+        return Gaussian(mean, torch.ones_like(mean))
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: Tensor,
+        z: Tensor,
+        *,
+        deterministic: bool,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Actions [n, da] for raw observations [n, ds] and z [n, dz]."""
+        distribution = self.policy(self.standardizer(observations), z)
+        return distribution.mode if deterministic else distribution.sample(generator)[0]
+
+    @torch.no_grad()
+    def infer(
+        self, observations: Tensor, actions: Tensor, rewards: Tensor, present: Tensor | None = None
+    ) -> Gaussian:
+        """q(z | h) [n, dz] of raw histories: [n, N, ds], [n, N, da], [n, N]; see ContextEncoder."""
+        context = torch.cat([self.standardizer(observations), actions, rewards.unsqueeze(-1)], -1)
+        return self.encoder(context, present)
+
+    @torch.no_grad()
+    def label(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
+        """Decoded rewards [n, N], equation (4), of raw trajectories and z [n, dz]."""
+        return self.decoder(self.standardizer(observations), actions, z)
+
+
+def choose(
+    posterior: Gaussian, how: Literal["sample", "mean"], generator: torch.Generator | None = None
+) -> Tensor:
+    """The z that the policy is given."""
+    return posterior.mean if how == "mean" else posterior.sample(generator)

@@ -1,0 +1,7 @@
+"""One file per system: what trains (an algorithm), apart from what is deployed (the agent)."""
+
+from smac_core.algorithms.learner import Learner
+from smac_core.algorithms.meta_bc import MetaBC
+from smac_core.algorithms.smac import SMAC
+
+ALGORITHMS: dict[str, type[Learner]] = {"smac": SMAC, "meta_bc": MetaBC}

@@ -1,0 +1,93 @@
+"""``smac collect`` and ``smac data info``."""
+
+from pathlib import Path
+from typing import Any
+
+from smac_core.config import Config
+from smac_core.data.dataset import DatasetWriter
+from smac_core.tasks import load_tasks
+from smac_core.training.collection import collect
+from smac_core.training.progress import Progress
+from smac_core.training.run import command
+
+
+def collect_dataset(
+    config: Config,
+    out: Path,
+    *,
+    tasks: int = 0,
+    trajectories: int = 0,
+    workers: int = 2,
+    seed: int = 0,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Write the offline dataset: all training tasks, and a little of each held-out task.
+
+    The held-out tasks' data (``test/`` in the file) never train anything; they are what
+    evaluation *from offline context* adapts to.
+    """
+    environment, collection = config.environment, config.collection
+    train = load_tasks(config.tasks.train)[: tasks or None]
+    splits = {
+        "train": (train, trajectories or collection.trajectories),
+        "test": (load_tasks(config.tasks.test), collection.test_trajectories),
+    }
+    total = sum(len(chosen) * count for chosen, count in splits.values())
+    with (
+        DatasetWriter(
+            out,
+            domain=config.domain,
+            rate=environment.rate,
+            observation_names=environment.observation_names,
+            observation_units=environment.observation_units,
+            action_names=environment.action_names,
+            action_units=environment.action_units,
+            horizon=collection.length,
+            seed=seed,
+            command=command(),
+            overwrite=overwrite,
+        ) as writer,
+        Progress("collecting", total, unit="trajectories", quiet=quiet) as bar,
+    ):
+        for split, (chosen, count) in splits.items():
+            for data in collect(
+                config, chosen, split=split, trajectories=count, seed=seed, workers=workers
+            ):
+                writer.add_task(split, data)
+                bar.advance(count)
+
+
+def show_dataset(summary: dict[str, Any]) -> None:
+    """A dataset's summary as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"[bold]{summary['path']}[/bold]  domain {summary['domain']}")
+    console.print(f"made by: {summary['command']}  (commit {summary['git']})")
+    table = Table("split", "tasks", "trajectories", "transitions", "return", "rewarded", "at the end")
+    for name, split in summary["splits"].items():
+        table.add_row(
+            name,
+            str(split["tasks"]),
+            str(split["trajectories"]),
+            str(split["transitions"]),
+            _number(split["return_mean"]),
+            _percent(split["rewarded_steps"]),
+            _percent(split["rewarded_at_end"]),
+        )
+    console.print(table)
+    table = Table("observation", "unit", "minimum", "mean", "maximum")
+    for row in summary["observations"]:
+        numbers = (_number(row[key]) for key in ("min", "mean", "max"))
+        table.add_row(row["name"], row["unit"], *numbers)
+    console.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,74 @@
+"""``smac demo``: the whole idea in a quarter of an hour, ending in a table and pictures."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from smac_core.commands.evaluate import percent
+from smac_core.commands.pipeline import Interrupted, Pipeline
+from smac_core.config import load_config
+from smac_core.figures import draw
+
+# What the demo does less of than `smac reproduce fig5 --scale cpu`, to end within 15 minutes.
+TRAJECTORIES = 20
+SHORTER = ["evaluation.repeats=2", "self_supervised.evaluate_every=5"]
+
+
+def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> None:
+    """Run, print the table, draw the figures and film one held-out task."""
+    from smac_core.commands.render import film_run
+    from smac_core.training.run import resolve_device
+
+    console = Console(stderr=True, quiet=quiet)
+    began = time.monotonic()
+    pipeline = Pipeline(
+        out,
+        load_config("sawyer", scale, SHORTER if scale == "cpu" else []),
+        seed,
+        phases=("control", "self_supervised"),
+        trajectories=TRAJECTORIES if scale == "cpu" else 0,
+        workers=workers,
+        device=resolve_device("auto"),
+        quiet=quiet,
+        announce=lambda stage: console.print(f"[bold cyan]{stage}[/]"),
+    )
+    try:
+        scores = pipeline.run()
+    except Interrupted:
+        console.print("saved; the same command goes on from here")
+        raise typer.Exit(130) from None
+    show(scores)
+    pictures = draw(out / "smac")
+    film = out / "held_out_task.gif"
+    film_run(out / "smac", "self_supervised", "test", 0, film, seed=seed)
+    for path in [*pictures, film]:
+        print(path)
+    print(f"done in {(time.monotonic() - began) / 60:.1f} minutes")
+
+
+def show(scores: dict[str, Any]) -> None:
+    """The table: held-out tasks, from online and from offline context."""
+    tasks = scores["rows"]["scripted data"]["online"]["tasks"]
+    table = Table(
+        "",
+        "success, online context",
+        "return",
+        "success, offline context",
+        "return",
+        title=f"{tasks} held-out tasks, last of 3 episodes (mean ± 95 % over tasks)",
+    )
+    for name, row in scores["rows"].items():
+        cells = []
+        for context in ("online", "offline"):
+            if context not in row:
+                cells += ["", ""]
+                continue
+            value = row[context]["return"]
+            cells.append(percent(row[context]["success"]))
+            cells.append(f"{value['mean']:.1f} ± {value['half_width_95']:.1f}")
+        table.add_row(name, *cells)
+    Console().print(table)

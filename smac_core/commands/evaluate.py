@@ -1,0 +1,201 @@
+"""``smac evaluate``: meta-test a run and keep the results in its folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smac_core.config import Config, override_config
+from smac_core.data.dataset import Dataset, TaskData, git_revision
+from smac_core.errors import InputError
+from smac_core.evaluation import MetaTest, interval, meta_test
+from smac_core.tasks import load_tasks
+from smac_core.training.environment_pool import EnvironmentPool
+from smac_core.training.progress import Progress
+from smac_core.training.run import command, load_agent, write_json
+
+CONTEXTS = {"online": ("online",), "offline": ("offline",), "both": ("online", "offline")}
+
+
+def evaluate_run(
+    directory: Path,
+    phase: str,
+    *,
+    tasks: str = "test",
+    context: str = "online",
+    dataset_path: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    workers: int = 2,
+    overrides: list[str] = (),
+    quiet: bool = False,
+    pool: EnvironmentPool | None = None,
+) -> dict[str, Any]:
+    """Results by context, JSON-able; also written to RUN/evaluations/<phase>_<tasks>_<context>.
+
+    Raises:
+        InputError: unknown context, no such tasks, or no offline data for them.
+        CheckpointError: the phase has no usable checkpoint.
+    """
+    if context not in CONTEXTS:
+        raise InputError("--context", "name", context, " or ".join(CONTEXTS))
+    agent, config, state = load_agent(directory, phase, device=device)
+    config = override_config(config, overrides)
+    chosen = choose_tasks(config, tasks)
+    offline = None
+    if context != "online":
+        path = dataset_path or Path(state["dataset"]["path"])
+        offline = offline_data(Dataset.load(path), chosen)
+    settings, horizon = config.evaluation, config.environment.horizon
+    sources = CONTEXTS[context]
+    episodes = {"online": settings.exploration_episodes + 1, "offline": 1}
+    total = sum(episodes[s] for s in sources) * len(chosen) * settings.repeats * horizon
+    results: dict[str, Any] = {
+        "run": directory.name,
+        "phase": phase,
+        "step": state["step"],
+        "algorithm": state["algorithm"],
+        "tasks": tasks,
+        "training_seed": state["seed"],
+        "evaluation_seed": seed,
+        "protocol": settings.model_dump(mode="json") | {"horizon": horizon},
+        "commit": git_revision(),
+        "command": command(),
+    }
+    own = pool is None
+    if own:
+        pool = make_pool(config, workers, size=len(chosen))
+    try:
+        with Progress(f"evaluating {phase}", total, unit="steps", quiet=quiet) as bar:
+            for source in sources:
+                result = meta_test(
+                    pool,
+                    agent,
+                    chosen,
+                    settings,
+                    horizon=horizon,
+                    context=source,
+                    offline=offline,
+                    generator=torch.Generator(device).manual_seed(seed),
+                    advance=bar.advance,
+                )
+                results[source] = result.summary()
+                keep(directory / "evaluations" / f"{phase}_{Path(tasks).stem}_{source}", result)
+    finally:
+        if own:
+            pool.close()
+    write_json(directory / "evaluations" / f"{phase}_{Path(tasks).stem}.json", results)
+    return results
+
+
+def make_pool(config: Config, workers: int, size: int = 60) -> EnvironmentPool:
+    """Environments of the configuration's domain."""
+    environment = config.environment
+    return EnvironmentPool(
+        environment.id,
+        size,
+        workers=workers,
+        horizon=environment.horizon,
+        kwargs=environment.kwargs,
+    )
+
+
+def choose_tasks(config: Config, name: str) -> list[dict[str, Any]]:
+    """``test``: all of them; ``train``: as many as configured; else a JSON list's."""
+    if name == "test":
+        return load_tasks(config.tasks.test)
+    if name == "train":
+        return load_tasks(config.tasks.train)[: config.evaluation.train_tasks]
+    return load_tasks(name)
+
+
+def offline_data(dataset: Dataset, tasks: list[dict[str, Any]]) -> list[TaskData]:
+    """Each task's data in a dataset's splits.
+
+    Raises:
+        InputError: the dataset lacks one of the tasks.
+    """
+    by_task = [(data.task, data) for data in [*dataset.train, *dataset.test]]
+    found = []
+    for number, task in enumerate(tasks):
+        data = next((data for known, data in by_task if known == task), None)
+        if data is None:
+            raise InputError(
+                dataset.path,
+                "tasks",
+                f"no data of task {number}",
+                "data of every evaluated task; evaluate from online context, or collect them",
+            )
+        found.append(data)
+    return found
+
+
+def data_scores(tasks: list[TaskData], horizon: int) -> dict[str, Any]:
+    """The behaviour policy's return and final success over ``horizon`` steps, as meta_test counts."""
+    returns, success = [], []
+    for data in tasks:
+        rewards = [data.rewards[rows][:horizon] for rows in data.trajectories]
+        returns.append(np.mean([r.sum() for r in rewards]))
+        success.append(np.mean([r[-1] >= 0 for r in rewards]))
+    report: dict[str, Any] = {
+        "tasks": len(tasks),
+        "return": interval(np.array(returns)),
+        "success": interval(np.array(success)),
+        "by_behavior": {},
+    }
+    behaviors = np.array([str(data.task.get("behavior", "all")) for data in tasks])
+    for behavior in sorted(set(behaviors)):
+        mine = behaviors == behavior
+        report["by_behavior"][behavior] = {
+            "tasks": int(mine.sum()),
+            "return": interval(np.array(returns)[mine]),
+            "success": interval(np.array(success)[mine]),
+        }
+    return report
+
+
+def keep(stem: Path, result: MetaTest) -> None:
+    """Arrays behind a summary, for figures: <stem>.npz without pickles."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    fields = ("returns", "success", "exploration_returns", "kl", "decoder_error")
+    arrays = {name: getattr(result, name) for name in fields}
+    arrays["observations"] = result.trajectories.observations.cpu().numpy().astype(np.float16)
+    arrays["behaviors"] = np.array([str(t.get("behavior", "all")) for t in result.tasks])
+    temporary = stem.with_name(f".{stem.name}.tmp.npz")
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(stem.with_suffix(".npz"))
+
+
+def show_results(results: dict[str, Any]) -> None:
+    """One row a context and behaviour."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        "context",
+        "behaviour",
+        "tasks",
+        "success",
+        "return",
+        title=f"{results['run']}, {results['phase']}: last episode after adaptation (mean ± 95 %)",
+    )
+    for context in ("online", "offline"):
+        if context not in results:
+            continue
+        summary = results[context]
+        rows = {"all": summary, **summary["by_behavior"]}
+        for name, row in rows.items():
+            table.add_row(
+                context,
+                name,
+                str(row["tasks"]),
+                percent(row["success"]),
+                f"{row['return']['mean']:.1f} ± {row['return']['half_width_95']:.1f}",
+            )
+    Console().print(table)
+
+
+def percent(value: dict[str, float]) -> str:
+    """An interval as a percentage."""
+    return f"{100 * value['mean']:.0f} ± {100 * value['half_width_95']:.0f} %"

@@ -1,0 +1,154 @@
+"""``smac render``: film an agent adapting to a task, or the behaviour policy doing it."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import imageio.v3 as imageio
+import numpy as np
+import torch
+
+from smac_core.agent import choose
+from smac_core.commands.evaluate import choose_tasks
+from smac_core.config import Config
+from smac_core.errors import InputError
+from smac_core.training.run import load_agent
+
+FORMATS = (".gif", ".mp4", ".png")
+STRIP = 5  # pictures in a .png strip
+
+Frame = np.ndarray  # [height, width, 3] uint8
+Act = Callable[[np.ndarray], np.ndarray]
+
+
+def film_run(
+    run: Path, phase: str, tasks: str, number: int, out: Path, *, seed: int, width: int = 480,
+    height: int = 360,
+) -> None:
+    """A whole meta-episode: exploration with z ~ p(z), inference, the adapted episode.
+
+    Raises:
+        InputError: no such task, or a file format other than .gif, .mp4, .png.
+    """
+    agent, config, _ = load_agent(run, phase)
+    generator = torch.Generator().manual_seed(seed)
+    settings = config.evaluation
+    env, task = _open(config, tasks, number, out, width, height)
+    history: tuple[list[np.ndarray], list[np.ndarray], list[float]] = ([], [], [])
+
+    def acting(z: torch.Tensor | None) -> Act:
+        def act(observation: np.ndarray) -> np.ndarray:
+            latent = agent.prior(1).sample(generator) if z is None else z
+            inputs = torch.from_numpy(observation)[None]
+            return agent.act(inputs, latent, deterministic=True)[0].numpy()
+
+        return act
+
+    frames: list[Frame] = []
+    for episode in range(settings.exploration_episodes):
+        z = None
+        if settings.exploration_latent == "trajectory":
+            z = agent.prior(1).sample(generator)
+        frames += _episode(env, task, acting(z), f"exploration {episode + 1}", history)
+    columns = [torch.from_numpy(np.stack(part)).float()[None] for part in history[:2]]
+    rewards = torch.tensor(history[2])[None]
+    z = choose(agent.infer(*columns, rewards), settings.posterior_latent, generator)
+    adapted = list(_episode(env, task, acting(z), "adapted", history))
+    env.close()
+    # a strip shows what was learned: the adapted episode alone
+    _write(out, adapted if out.suffix == ".png" else frames + adapted, config.environment.rate)
+
+
+def film_policy(
+    config: Config, tasks: str, number: int, out: Path, *, seed: int, width: int = 480,
+    height: int = 360,
+) -> None:
+    """One trajectory of the domain's behaviour policy; errors as ``film_run``'s."""
+    env, task = _open(config, tasks, number, out, width, height, config.collection.length)
+    module, _, name = config.collection.policy.partition(":")
+    policy = getattr(importlib.import_module(module), name)(
+        env, seed=seed, **config.collection.policy_kwargs
+    )
+    env.reset(options={"task": task})
+    policy.reset()
+    frames = list(_episode(env, task, policy.act, "behaviour policy", ([], [], [])))
+    env.close()
+    _write(out, frames, config.environment.rate)
+
+
+def _open(
+    config: Config, tasks: str, number: int, out: Path, width: int, height: int, horizon: int = 0
+) -> tuple[gymnasium.Env, dict[str, Any]]:
+    if out.suffix not in FORMATS:
+        raise InputError(out, "format", out.suffix or "none", " or ".join(FORMATS))
+    chosen = choose_tasks(config, tasks)
+    if number >= len(chosen):
+        raise InputError("--task", "number", number, f"0 to {len(chosen) - 1} of {tasks}")
+    environment = config.environment
+    env = gymnasium.make(
+        environment.id,
+        max_episode_steps=horizon or environment.horizon,
+        render_mode="rgb_array",
+        width=width,
+        height=height,
+        **environment.kwargs,
+    )
+    return env, chosen[number]
+
+
+def _episode(
+    env: gymnasium.Env,
+    task: dict[str, Any],
+    act: Act,
+    caption: str,
+    history: tuple[list[np.ndarray], list[np.ndarray], list[float]],
+) -> Iterator[Frame]:
+    """Frames of one episode; its transitions are appended to ``history``."""
+    observation, info = env.reset(options={"task": task})
+    what = str(task.get("behavior", "")).replace("_", " ")
+    over = False
+    while not over:
+        yield _captioned(env.render(), f"{what}: {caption}", info.get("success", False))
+        action = act(observation)
+        history[0].append(observation)
+        history[1].append(action)
+        observation, reward, terminated, truncated, info = env.step(action)
+        history[2].append(float(reward))
+        over = terminated or truncated
+    yield _captioned(env.render(), f"{what}: {caption}", info.get("success", False))
+
+
+def _captioned(frame: Frame, text: str, success: bool) -> Frame:
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(frame)
+    draw = ImageDraw.Draw(image)
+    color = (60, 200, 90) if success else (255, 255, 255)
+    size = max(12, frame.shape[0] // 22)
+    draw.text(
+        (8, 6),
+        text + (" - success" if success else ""),
+        fill=color,
+        font_size=size,
+        stroke_width=2,
+        stroke_fill=(0, 0, 0),
+    )
+    return np.asarray(image)
+
+
+def _write(out: Path, frames: list[Frame], rate: float) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".png":
+        chosen = np.linspace(0, len(frames) - 1, STRIP).round().astype(int)
+        imageio.imwrite(out, np.concatenate([frames[i] for i in chosen], axis=1))
+    elif out.suffix == ".gif":
+        imageio.imwrite(out, frames[::2], duration=2000 / rate, loop=0)
+    else:
+        try:
+            imageio.imwrite(out, np.stack(frames), fps=rate, plugin="FFMPEG")
+        except ImportError:
+            raise InputError(
+                out, "format", "no video encoder", "pip install imageio-ffmpeg, or a .gif file"
+            ) from None

@@ -1,0 +1,102 @@
+"""Offline data from a behaviour policy: labelled trajectories of many tasks, in parallel."""
+
+import importlib
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from smac_core.config import Config
+from smac_core.data.dataset import TaskData
+from smac_core.training.environment_pool import make_environment
+
+
+def collect(
+    config: Config,
+    tasks: list[dict[str, Any]],
+    *,
+    split: str,
+    trajectories: int,
+    seed: int,
+    workers: int,
+) -> Iterator[TaskData]:
+    """Each task's data, in order. The numbers depend on the seed alone, not on the workers.
+
+    A task's trajectories have ``config.collection.length`` steps each; the behaviour policy does
+    not know which task is rewarded.
+    """
+    environment, collection = config.environment, config.collection
+    job = (
+        (environment.id, environment.kwargs, collection.length),
+        (collection.policy, collection.policy_kwargs),
+        split,
+        trajectories,
+    )
+    seeds = np.random.SeedSequence([seed, split == "test"]).spawn(len(tasks))
+    if workers <= 1:
+        for task, task_seed in zip(tasks, seeds, strict=True):
+            yield collect_task(*job, task, task_seed)
+        return
+    executor = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+    )
+    try:
+        futures = [
+            executor.submit(collect_task, *job, task, task_seed)
+            for task, task_seed in zip(tasks, seeds, strict=True)
+        ]
+        for future in futures:
+            yield future.result()
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def collect_task(
+    environment: tuple[str, dict[str, Any], int],
+    policy: tuple[str, dict[str, Any]],
+    split: str,
+    trajectories: int,
+    task: dict[str, Any],
+    seed: np.random.SeedSequence,
+) -> TaskData:
+    """All trajectories of one task.
+
+    The behaviour policy is named "module:Class"; it is made with the environment, a seed and its
+    own arguments, and has ``reset()`` and ``act(observation)``.
+    """
+    length = environment[2]
+    env = make_environment(*environment)
+    module, _, name = policy[0].partition(":")
+    behavior = getattr(importlib.import_module(module), name)(
+        env, seed=int(seed.generate_state(1)[0]), **policy[1]
+    )
+    ds, da = env.observation_space.shape[0], env.action_space.shape[0]
+    size = trajectories * length
+    observations, next_observations = np.empty((2, size, ds), np.float32)
+    actions = np.empty((size, da), np.float32)
+    rewards = np.empty(size, np.float32)
+    terminals, timeouts = np.zeros((2, size), bool)
+    row = 0
+    for _ in range(trajectories):
+        observation, _ = env.reset(options={"task": task})
+        behavior.reset()
+        for step in range(length):
+            action = behavior.act(observation)
+            following, reward, terminated, _, _ = env.step(action)
+            observations[row], actions[row], rewards[row] = observation, action, reward
+            next_observations[row], terminals[row] = following, terminated
+            timeouts[row] = step == length - 1 and not terminated
+            observation = following
+            row += 1
+            if terminated:
+                break
+    env.close()
+    arrays = (observations, actions, rewards, next_observations, terminals, timeouts)
+    return TaskData(*(array[:row] for array in arrays), task=task, split=split)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle

@@ -1,0 +1,92 @@
+"""Episodes of an agent, many at a time."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smac_core.agent import Agent
+from smac_core.data.replay import Layout
+from smac_core.training.environment_pool import EnvironmentPool
+
+
+class Trajectories(NamedTuple):
+    """E episodes of at most H steps, on the agent's device, in raw units."""
+
+    observations: Tensor  # [E, H, ds]
+    actions: Tensor  # [E, H, da]
+    rewards: Tensor  # [E, H], the environment's own; 0 where absent
+    next_observations: Tensor  # [E, H, ds]
+    terminals: Tensor  # [E, H]
+    success: Tensor  # [E, H] bool, after each step
+    present: Tensor  # [E, H] bool; false after an early end
+
+    @property
+    def returns(self) -> Tensor:
+        """Sum of rewards [E]."""
+        return self.rewards.sum(-1)
+
+    @property
+    def final_success(self) -> Tensor:
+        """Whether the episode's last step was a success [E]."""
+        last = self.present.sum(-1) - 1
+        return self.success.gather(-1, last.unsqueeze(-1)).squeeze(-1)
+
+    def rows(self, agent: Agent, layout: Layout, rewards: Tensor) -> Tensor:
+        """Replay rows [E, H, width], standardised, with the rewards [E, H] given."""
+        standardized = agent.standardizer(torch.stack([self.observations, self.next_observations]))
+        return layout.pack(standardized[0], self.actions, rewards, standardized[1], self.terminals)
+
+
+def rollout(
+    pool: EnvironmentPool,
+    agent: Agent,
+    tasks: list[dict[str, Any]],
+    z: Tensor | None,
+    *,
+    horizon: int,
+    deterministic: bool,
+    generator: torch.Generator | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Trajectories:
+    """One episode in each of E tasks.
+
+    Args:
+        z: one latent an episode [E, dz]; None draws z_t ~ p(z) at every step (algorithm 1, line 7).
+        advance: told after every step how many environment steps were taken.
+    """
+    count, ds, da = len(tasks), pool.observation_dim, pool.action_dim
+    shape = (count, horizon)
+    observations, next_observations = np.zeros((2, *shape, ds), np.float32)
+    actions = np.zeros((*shape, da), np.float32)
+    rewards = np.zeros(shape, np.float32)
+    terminals, success, present = np.zeros((3, *shape), bool)
+    for start in range(0, count, pool.size):
+        episodes = np.arange(start, min(start + pool.size, count))
+        current = pool.reset(episodes - start, [tasks[e] for e in episodes])
+        for t in range(horizon):
+            latents = agent.prior(len(episodes)).sample(generator) if z is None else z[episodes]
+            action = agent.act(
+                torch.from_numpy(current).to(agent.device),
+                latents,
+                deterministic=deterministic,
+                generator=generator,
+            )
+            observations[episodes, t] = current
+            actions[episodes, t] = action.cpu().numpy()
+            result = pool.step(episodes - start, actions[episodes, t])
+            next_observations[episodes, t] = result.observations
+            rewards[episodes, t] = result.rewards
+            terminals[episodes, t] = result.terminated
+            success[episodes, t] = result.success
+            present[episodes, t] = True
+            if advance is not None:
+                advance(len(episodes))
+            alive = ~result.terminated
+            episodes, current = episodes[alive], result.observations[alive]
+            if not len(episodes):
+                break
+    arrays = (observations, actions, rewards, next_observations, terminals, success, present)
+    return Trajectories(*(torch.from_numpy(array).to(agent.device) for array in arrays))

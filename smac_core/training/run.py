@@ -1,0 +1,279 @@
+"""A run: one configuration, seed and dataset, its phases, and the folder they live in.
+
+    RUN/run.json                      what the run is, and how to make it again
+    RUN/<phase>/checkpoints/          safetensors + JSON, see smac_core.checkpoint
+    RUN/<phase>/metrics.csv           every metric; tensorboard/ beside it
+    RUN/evaluations/                  results of ``smac evaluate``
+
+The first phase is ``offline``; the others start from its last checkpoint: ``self_supervised``
+(algorithm 1), ``control`` (as many further updates, no new data) and ``true_rewards`` (the
+environment's rewards instead of the decoder's).
+"""
+
+import json
+import os
+import platform
+import random
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from smac_core import __version__, checkpoint
+from smac_core.agent import Agent
+from smac_core.algorithms import ALGORITHMS, Learner
+from smac_core.checkpoint import CheckpointError, require_match
+from smac_core.config import Config, override_config, parse_config
+from smac_core.data.dataset import Dataset, TaskData, git_revision
+from smac_core.data.replay import Layout, Replay
+from smac_core.errors import InputError
+
+PHASES = ("offline", "self_supervised", "control", "true_rewards")
+KEPT_CHECKPOINTS = 3
+
+
+@dataclass
+class Run:
+    """A phase in progress: everything that a checkpoint keeps."""
+
+    directory: Path
+    config: Config
+    algorithm: str
+    seed: int
+    dataset: Dataset
+    learner: Learner
+    replay: Replay
+    generator: torch.Generator  # on the training device
+    choices: np.random.Generator  # on the host: which tasks to practise
+    phase: str = "offline"
+    step: int = 0  # updates (offline), iterations (other phases)
+    counters: dict[str, int] = field(default_factory=lambda: {"updates": 0, "transitions": 0})
+
+    @property
+    def agent(self) -> Agent:
+        return self.learner.agent
+
+    @property
+    def folder(self) -> Path:
+        """Where the present phase writes."""
+        return self.directory / self.phase
+
+    @classmethod
+    def create(
+        cls,
+        directory: Path,
+        config: Config,
+        dataset: Dataset,
+        *,
+        algorithm: str,
+        seed: int,
+        device: str,
+    ) -> "Run":
+        """Start a run in a new folder.
+
+        Raises:
+            InputError: the folder already holds a run, or the dataset is of another domain.
+        """
+        if (directory / "run.json").exists():
+            raise InputError(
+                directory, "run.json", "an earlier run", "a new folder, or --resume to go on with it"
+            )
+        run = cls._build(directory, config, dataset, algorithm, seed, device)
+        run.agent.standardizer.cpu()
+        if config.networks.standardize_observations:
+            run.agent.standardizer.fit(np.concatenate([t.observations for t in dataset.train]))
+        run.agent.to(device)
+        run.replay = make_replay(run.agent, config, dataset.train, device)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / "run.json", run.description())
+        return run
+
+    @classmethod
+    def resume(
+        cls,
+        directory: Path,
+        phase: str,
+        *,
+        device: str,
+        dataset_path: Path | None = None,
+        overrides: list[str] = (),
+    ) -> "Run":
+        """Go on from the last checkpoint of a phase, bit for bit on a CPU.
+
+        ``overrides`` change its configuration ("section.key=value"); networks must keep their sizes.
+
+        Raises:
+            CheckpointError: there is none, it is damaged, or the dataset is not the one it was
+                trained on.
+        """
+        folder = checkpoint.find(directory / phase / "checkpoints")
+        tensors, state = checkpoint.load(folder, device=device)
+        config = parse_config(state["config"], str(folder / checkpoint.STATE))
+        config = override_config(config, overrides)
+        path = dataset_path or Path(state["dataset"]["path"])
+        dataset = Dataset.load(path)
+        require_match(path, "fingerprint", dataset.fingerprint, state["dataset"]["fingerprint"])
+        run = cls._build(directory, config, dataset, state["algorithm"], state["seed"], device)
+        run.phase, run.step, run.counters = phase, state["step"], state["counters"]
+        load_modules(run.learner.networks, tensors, folder)
+        optimizers = checkpoint.unflatten(tensors, state["optimizers"])
+        for name, optimizer in run.learner.optimizers.items():
+            optimizer.load_state_dict(optimizers[name])
+        run.replay = make_replay(run.agent, config, dataset.train, device)
+        for name in ("rl", "context"):
+            buffer = getattr(run.replay, name)
+            rows = {"online": tensors[f"replay.{name}.online"]}
+            buffer.load_online_state(rows, state["online_written"][name])
+        checkpoint.set_rng_state(state["rng"], run.generators)
+        return run
+
+    @classmethod
+    def _build(cls, directory, config, dataset, algorithm, seed, device) -> "Run":
+        if dataset.domain != config.domain:
+            raise InputError(
+                dataset.path, "domain", dataset.domain, f"{config.domain}, the run's domain"
+            )
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
+        agent = Agent(dataset.observation_dim, dataset.action_dim, config.networks).to(device)
+        learner = ALGORITHMS[algorithm](config, agent, generator)
+        choices = np.random.default_rng(seed)
+        return cls(directory, config, algorithm, seed, dataset, learner, None, generator, choices)
+
+    @property
+    def generators(self) -> dict[str, Any]:
+        return {"updates": self.generator, "choices": self.choices}
+
+    def save(self) -> Path:
+        """Write a checkpoint of the present phase."""
+        tensors = {
+            f"{name}.{key}": value
+            for name, module in self.learner.networks.items()
+            for key, value in module.state_dict().items()
+        }
+        states = {name: o.state_dict() for name, o in self.learner.optimizers.items()}
+        more, optimizers = checkpoint.flatten(states, "optimizers")
+        tensors |= more
+        written = {}
+        for name in ("rl", "context"):
+            rows, written[name] = getattr(self.replay, name).online_state()
+            tensors |= {f"replay.{name}.{key}": value for key, value in rows.items()}
+        state = self.description() | {
+            "phase": self.phase,
+            "step": self.step,
+            "counters": self.counters,
+            "optimizers": optimizers,
+            "online_written": written,
+            "rng": checkpoint.rng_state(self.generators),
+        }
+        place = self.folder / "checkpoints" / f"step_{self.step:08d}"
+        return checkpoint.save(place, tensors, state, keep=KEPT_CHECKPOINTS)
+
+    def description(self) -> dict[str, Any]:
+        """What the run is and where it came from, JSON-able."""
+        return {
+            "domain": self.config.domain,
+            "algorithm": self.algorithm,
+            "seed": self.seed,
+            "observation_dim": self.dataset.observation_dim,
+            "action_dim": self.dataset.action_dim,
+            "dataset": {
+                "path": os.path.relpath(self.dataset.path),
+                "fingerprint": self.dataset.fingerprint,
+            },
+            "contract": self.dataset.contract,
+            "command": command(),
+            "commit": git_revision(),
+            "versions": {
+                "smac_ros": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+            },
+            "config": self.config.model_dump(mode="json"),
+        }
+
+
+def make_replay(agent: Agent, config: Config, tasks: list[TaskData], device: str) -> Replay:
+    """The tasks' transitions in replay buffers on the training device, standardised once."""
+    layout = Layout(agent.observation_dim, agent.action_dim)
+    rows = []
+    for task in tasks:
+        tensors = [
+            torch.from_numpy(getattr(task, name)).to(device)
+            for name in ("observations", "actions", "rewards", "next_observations", "terminals")
+        ]
+        tensors[0], tensors[3] = agent.standardizer(tensors[0]), agent.standardizer(tensors[3])
+        rows.append(layout.pack(*tensors))
+    return Replay(layout, rows, config.self_supervised.online_capacity, device)
+
+
+def load_agent(
+    directory: Path, phase: str, *, device: str = "cpu"
+) -> tuple[Agent, Config, dict[str, Any]]:
+    """The agent of a phase's last checkpoint (to act, not to train), its configuration and state.
+
+    Raises:
+        CheckpointError: no checkpoint, a damaged one, or sizes that do not fit the configuration.
+    """
+    place = directory / phase / "checkpoints"
+    if not place.exists() and (directory / "run.json").exists():
+        done = [p for p in PHASES if (directory / p / "checkpoints").exists()]
+        raise CheckpointError(place, "folder", "no such folder", f"a phase of: {', '.join(done)}")
+    folder = checkpoint.find(place)
+    tensors, state = checkpoint.load(folder, device=device)
+    config = parse_config(state["config"], str(folder / checkpoint.STATE))
+    agent = Agent(state["observation_dim"], state["action_dim"], config.networks).to(device)
+    load_modules({"agent": agent}, tensors, folder)
+    return agent.eval(), config, state
+
+
+def load_modules(
+    modules: dict[str, torch.nn.Module], tensors: dict[str, torch.Tensor], folder: Path
+) -> None:
+    """Fill modules from a checkpoint's tensors, all or nothing.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape.
+    """
+    for name, module in modules.items():
+        for key, value in module.state_dict().items():
+            found = tensors.get(f"{name}.{key}")
+            shape = "missing" if found is None else tuple(found.shape)
+            require_match(folder, f"{name}.{key}", shape, tuple(value.shape))
+    for name, module in modules.items():
+        prefix = f"{name}."
+        module.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` is cuda where there is one.
+
+    Raises:
+        InputError: cuda is asked for and absent.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("--device", "cuda", "no CUDA device", "auto or cpu (see smac doctor)")
+    return name
+
+
+def command() -> str:
+    """The command line of this process, without the folder of the program."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, path)

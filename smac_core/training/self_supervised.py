@@ -1,0 +1,198 @@
+"""The self-supervised phase (algorithm 1, lines 6 to 12), its control and its upper bound.
+
+``self_supervised``: practise without rewards, label with the decoder, train actor and critic.
+``control``: as many updates on the offline data alone; what it gains is not self-supervision's.
+``true_rewards``: the same practice labelled by the environment; what better labels would give.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smac_core.agent import Agent
+from smac_core.algorithms.smac import SMAC
+from smac_core.data.replay import Replay
+from smac_core.errors import InputError
+from smac_core.evaluation import meta_test
+from smac_core.networks import Gaussian
+from smac_core.tasks import load_tasks
+from smac_core.training.environment_pool import EnvironmentPool
+from smac_core.training.metrics import MetricLogger
+from smac_core.training.offline import RunningMeans
+from smac_core.training.progress import Progress, interruptible
+from smac_core.training.rollout import Trajectories, rollout
+from smac_core.training.run import Run
+
+
+def begin(
+    directory: Path,
+    phase: str,
+    *,
+    device: str,
+    dataset_path: Path | None = None,
+    overrides: list[str] = (),
+) -> Run:
+    """Start a phase from the offline phase's last checkpoint; arguments as in ``Run.resume``.
+
+    Raises:
+        InputError: the phase has begun already, or the algorithm has no self-supervised phase.
+    """
+    if (directory / phase).exists():
+        raise InputError(
+            directory / phase, "folder", "an earlier run of this phase", "--resume, or remove it"
+        )
+    run = Run.resume(
+        directory, "offline", device=device, dataset_path=dataset_path, overrides=overrides
+    )
+    if not isinstance(run.learner, SMAC):
+        raise InputError(
+            directory, "algorithm", run.algorithm, "smac; others have no self-supervised phase"
+        )
+    if run.step < run.config.offline.steps:
+        raise InputError(
+            directory,
+            "offline steps",
+            run.step,
+            f"{run.config.offline.steps}; finish them with smac train --resume",
+        )
+    run.phase, run.step = phase, 0
+    return run
+
+
+def self_train(run: Run, pool: EnvironmentPool, *, quiet: bool = False) -> bool:
+    """Iterations until ``config.self_supervised.iterations``; whether it got there.
+
+    One iteration practises in a few training tasks and then takes the gradient steps. Ctrl-C saves
+    and stops. Held-out returns go to the metrics every ``evaluate_every`` iterations.
+    """
+    settings = run.config.self_supervised
+    trajectories = settings.exploration_trajectories + settings.adapted_trajectories
+    transitions = settings.tasks_per_iteration * trajectories * run.config.environment.horizon
+    updates = max(1, round(transitions * settings.gradient_steps_per_transition))
+    total = settings.iterations * updates
+    means = RunningMeans()
+    resumed = run.step if run.step else None
+    with (
+        MetricLogger(run.folder, resume_step=resumed) as metrics,
+        Progress(run.phase, total, start=run.step * updates, unit="updates", quiet=quiet) as bar,
+        interruptible("saving a checkpoint") as stop,
+    ):
+        if run.step == 0:
+            metrics.log(run.phase, 0, evaluate(run, pool))
+        while run.step < settings.iterations and not stop.requested:
+            values = {} if run.phase == "control" else practise(run, pool)
+            for done in range(updates):
+                means.add(run.learner.self_supervised_update(run.replay))
+                bar.update(run.step * updates + done + 1, iteration=run.step + 1)
+            run.step += 1
+            run.counters["updates"] += updates
+            values |= means.take() | run.counters
+            if run.step % settings.evaluate_every == 0 or run.step == settings.iterations:
+                values |= evaluate(run, pool)
+            metrics.log(run.phase, run.step, values)
+            if run.step % settings.checkpoint_every == 0 and run.step < settings.iterations:
+                run.save()
+        run.save()
+    return run.step >= settings.iterations
+
+
+def practise(run: Run, pool: EnvironmentPool) -> dict[str, float]:
+    """Lines 7 to 9: collect trajectories, label them, append them; figures on both."""
+    settings, agent = run.config.self_supervised, run.agent
+    many = settings.tasks_per_iteration
+    practised = run.choices.choice(run.replay.tasks, many, replace=many > run.replay.tasks)
+    labelled_as = practised  # whose offline history labels, and whose buffers receive
+    if settings.labelling_task == "uniform" and run.phase != "true_rewards":
+        labelled_as = run.choices.integers(run.replay.tasks, size=many)
+    values: dict[str, float] = {}
+    posterior = None
+    for kind, count in (
+        ("exploration", settings.exploration_trajectories),
+        ("adapted", settings.adapted_trajectories),
+    ):
+        if count == 0:
+            continue
+        z = None
+        if posterior is not None:
+            z = Gaussian(*(part.repeat_interleave(count, 0) for part in posterior))
+            z = z.sample(run.generator)
+        elif settings.exploration_latent == "trajectory":
+            z = agent.prior(many * count).sample(run.generator)
+        collected = rollout(
+            pool,
+            agent,
+            [run.dataset.train[i].task for i in practised.repeat(count)],
+            z,
+            horizon=run.config.environment.horizon,
+            deterministic=settings.deterministic_exploration,
+            generator=run.generator,
+        )
+        places = labelled_as.repeat(count)
+        if run.phase == "true_rewards":
+            rewards = collected.rewards
+        else:
+            tasks = torch.as_tensor(places, device=agent.device)
+            rewards = label(
+                agent, run.replay, collected, tasks, settings.labelling_context, run.generator
+            )
+        if labelled_as is practised:  # else the environment's rewards are another task's
+            error = ((rewards - collected.rewards) ** 2)[collected.present].mean()
+            values[f"{kind}_label_error"] = error.item()
+        explores = kind == "exploration" and not settings.freeze_context_buffer
+        rows = collected.rows(agent, run.replay.layout, rewards)
+        for place, row, present in zip(places, rows, collected.present, strict=True):
+            run.replay.append(int(place), row[present], exploration=explores)
+        posterior = _posterior(agent, collected, rewards, many) if kind == "exploration" else None
+        values[f"{kind}_labelled_reward"] = rewards[collected.present].mean().item()
+        run.counters["transitions"] += int(collected.present.sum())
+    return values
+
+
+def _posterior(agent: Agent, collected: Trajectories, rewards: Tensor, tasks: int) -> Gaussian:
+    """q(z | h) [tasks, dz] given all trajectories of each task, adjacent ones in ``collected``."""
+    parts = (collected.observations, collected.actions, rewards, collected.present)
+    return agent.infer(*(part.reshape(tasks, -1, *part.shape[2:]) for part in parts))
+
+
+@torch.no_grad()
+def label(
+    agent: Agent,
+    replay: Replay,
+    trajectories: Trajectories,
+    tasks: Tensor,
+    context: int,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Equation (4): rewards [E, H], one z ~ q(z | h_offline) a trajectory; absent steps get 0.
+
+    ``tasks`` [E] says whose offline history labels each trajectory.
+    """
+    offline = torch.zeros(len(tasks), dtype=torch.bool, device=tasks.device)
+    history = replay.context.sample(tasks, context, generator, from_online=offline)
+    z = agent.encoder(history).sample(generator)
+    rewards = agent.label(trajectories.observations, trajectories.actions, z)
+    return rewards * trajectories.present
+
+
+def evaluate(run: Run, pool: EnvironmentPool, advance: Callable | None = None) -> dict[str, float]:
+    """Held-out tasks from online context, as scalars for the metrics."""
+    generator = torch.Generator(run.agent.device).manual_seed(run.seed)  # leaves training's alone
+    result = meta_test(
+        pool,
+        run.agent,
+        load_tasks(run.config.tasks.test),
+        run.config.evaluation,
+        horizon=run.config.environment.horizon,
+        context="online",
+        generator=generator,
+        advance=advance,
+    )
+    return {
+        "test/return": float(result.returns.mean()),
+        "test/success": float(result.success.mean()),
+        "test/exploration_return": float(result.exploration_returns.mean()),
+        "test/kl": float(result.kl.mean()),
+        "test/decoder_error": float(result.decoder_error.mean()),
+    }

@@ -1,0 +1,465 @@
+"""The dataset file: what is written comes back, and everything unusable is refused by name."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from smac_core.data.dataset import (
+    ARRAYS,
+    SCHEMA_VERSION,
+    Dataset,
+    DatasetError,
+    DatasetWriter,
+    TaskData,
+)
+
+HORIZON = 5
+
+
+def make_task(seed: int = 0, split: str = "train", trajectories: int = 3, **changes) -> TaskData:
+    rng = np.random.default_rng(seed)
+    n = trajectories * HORIZON
+    timeouts = np.zeros(n, bool)
+    timeouts[HORIZON - 1 :: HORIZON] = True
+    fields = {
+        "observations": rng.normal(size=(n, 3)).astype(np.float32),
+        "actions": rng.uniform(-1, 1, size=(n, 2)).astype(np.float32),
+        "rewards": rng.normal(size=n).astype(np.float32),
+        "next_observations": rng.normal(size=(n, 3)).astype(np.float32),
+        "terminals": np.zeros(n, bool),
+        "timeouts": timeouts,
+        "task": {"velocity": 1.5, "seed": seed},
+        "split": split,
+    }
+    return TaskData(**(fields | changes))
+
+
+def writer(path: Path, **changes) -> DatasetWriter:
+    fields = {
+        "domain": "cheetah",
+        "rate": 20.0,
+        "observation_names": ["x", "y", "z"],
+        "observation_units": ["m", "m", "rad"],
+        "action_names": ["a", "b"],
+        "action_units": ["1", "1"],
+        "horizon": HORIZON,
+        "seed": 3,
+        "command": "smac collect cheetah --seed 3",
+    }
+    return DatasetWriter(path, **(fields | changes))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data.h5"
+
+
+@pytest.fixture
+def written(path: Path) -> Path:
+    with writer(path) as out:
+        out.add_task("train", make_task(0))
+        out.add_task("train", make_task(1))
+        out.add_task("test", make_task(2, "test"))
+    return path
+
+
+def refused(path: Path) -> DatasetError:
+    with pytest.raises(DatasetError) as caught:
+        Dataset.load(path)
+    assert str(path) in str(caught.value)
+    return caught.value
+
+
+def test_round_trip_is_exact(written: Path):
+    data = Dataset.load(written)
+    assert (len(data.train), len(data.test)) == (2, 1)
+    for task, seed in [(data.train[0], 0), (data.train[1], 1), (data.test[0], 2)]:
+        original = make_task(seed, task.split)
+        assert task.task == original.task
+        for name in ARRAYS:
+            array = getattr(task, name)
+            assert array.dtype == getattr(original, name).dtype
+            np.testing.assert_array_equal(array, getattr(original, name))
+    assert data.domain == "cheetah" and data.rate == 20.0 and data.seed == 3
+    assert data.horizon == HORIZON and data.contract is None
+    assert data.observation_names == ["x", "y", "z"] and data.action_units == ["1", "1"]
+    assert (data.observation_dim, data.action_dim) == (3, 2)
+    assert data.command == "smac collect cheetah --seed 3" and data.git
+    assert os.listdir(written.parent) == [written.name]
+
+
+def test_optional_attributes(path: Path):
+    contract = "topics:\n" * 20_000  # above HDF5's 64 KiB limit for plain attributes
+    with writer(path, rate=None, contract=contract) as out:
+        out.add_task("train", make_task())
+    data = Dataset.load(path)
+    assert data.rate is None and data.contract == contract and data.test == []
+
+
+def test_wider_floats_are_stored_as_float32(path: Path):
+    task = make_task()
+    with writer(path) as out:
+        out.add_task("train", make_task(observations=task.observations.astype(np.float64)))
+    loaded = Dataset.load(path).train[0].observations
+    assert loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, task.observations)
+
+
+def test_file_follows_the_documented_layout(written: Path):
+    with h5py.File(written) as file:
+        assert file.attrs["format"] == "smac-dataset"
+        assert file.attrs["schema_version"] == SCHEMA_VERSION
+        assert set(file) == {"train", "test"} and set(file["train"]) == {"0000", "0001"}
+        assert set(file["train/0000"]) == set(ARRAYS)
+        assert json.loads(file["train/0000"].attrs["task"]) == {"velocity": 1.5, "seed": 0}
+        assert file["train/0000/timeouts"].dtype == bool
+
+
+def test_trajectories_and_returns():
+    terminals = np.zeros(15, bool)
+    terminals[1] = True
+    task = make_task(terminals=terminals, rewards=np.arange(15, dtype=np.float32))
+    assert task.trajectories == [slice(0, 2), slice(2, 5), slice(5, 10), slice(10, 15)]
+    np.testing.assert_array_equal(task.returns, [1, 9, 35, 60])
+
+
+def test_fingerprint_follows_content_and_not_the_file(written: Path, tmp_path: Path):
+    same, other = tmp_path / "same.h5", tmp_path / "other.h5"
+    for file, seed in [(same, 2), (other, 4)]:
+        with writer(file, command="another", seed=8) as out:
+            out.add_task("test", make_task(seed, "test", task={"velocity": 1.5, "seed": 2}))
+            out.add_task("train", make_task(0))
+            out.add_task("train", make_task(1))
+    first = Dataset.load(written).fingerprint
+    assert len(first) == 16
+    assert Dataset.load(same).fingerprint == first
+    assert Dataset.load(other).fingerprint != first
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path):
+    """A rerun of the recorded command can be compared with cmp."""
+    for name in ("a", "b"):
+        with writer(tmp_path / name, git="abc") as out:
+            out.add_task("train", make_task())
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_summary_of_sparse_rewards(path: Path):
+    rewards = np.full(15, -1, np.float32)
+    rewards[[4, 6, 9]] = 0  # first trajectory ends well, second has two hits, third none
+    task = {"behavior": ["expert", "expert", "random"]}
+    with writer(path) as out:
+        out.add_task("train", make_task(rewards=rewards, task=task))
+        out.add_task("test", make_task(rewards=rewards, task={"behavior": "expert"}, split="test"))
+    summary = Dataset.load(path).summary()
+    assert json.loads(json.dumps(summary)) == summary
+    train = summary["splits"]["train"]
+    assert (train["tasks"], train["transitions"], train["trajectories"]) == (1, 15, 3)
+    assert train["return_mean"] == pytest.approx(-4)
+    assert train["return_std"] == pytest.approx(np.std([-4, -3, -5]))
+    assert train["rewarded_steps"] == pytest.approx(3 / 15)
+    assert train["rewarded_at_end"] == pytest.approx(2 / 3)
+    assert summary["behaviors"] == {"expert": 5, "random": 1}
+    first = summary["observations"][0]
+    column = make_task().observations[:, 0]
+    assert (first["name"], first["unit"]) == ("x", "m")
+    assert first["min"] == column.min() and first["max"] == column.max()
+    assert first["mean"] == pytest.approx(column.mean(dtype=np.float64))
+
+
+def test_summary_of_dense_rewards_claims_no_success(written: Path):
+    summary = Dataset.load(written).summary()
+    assert summary["splits"]["train"]["rewarded_steps"] is None
+    assert summary["behaviors"] == {}
+
+
+# --- the writer refuses
+
+
+def with_value(name: str, value: float, *place: int) -> dict[str, np.ndarray]:
+    array = getattr(make_task(), name).copy()
+    array[place] = value
+    return {name: array}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"observations": np.zeros((15, 4), np.float32)}, ["observations", "(15, 4)", "(15, 3)"]),
+        ({"actions": np.zeros((14, 2), np.float32)}, ["actions", "(14, 2)", "(15, 2)"]),
+        ({"rewards": np.zeros((15, 1), np.float32)}, ["rewards", "(15, 1)"]),
+        ({"rewards": np.zeros(0, np.float32)}, ["rewards", "(0,)"]),
+        ({"rewards": np.zeros(15, int)}, ["rewards", "int64", "float32"]),
+        ({"terminals": np.zeros(15, np.uint8)}, ["terminals", "uint8", "bool"]),
+        (with_value("observations", np.nan, 7, 1), ["observations", "nan", "row 7, column 1"]),
+        (with_value("rewards", np.inf, 3), ["rewards", "inf", "row 3"]),
+        ({"rewards": np.full(15, 1e300)}, ["rewards", "1e+300 in row 0", "finite"]),
+        ({"timeouts": np.zeros(15, bool)}, ["timeouts", "no end at all", "14"]),
+        ({"timeouts": np.arange(15) == 4}, ["timeouts", "row 4", "14"]),
+        ({"timeouts": np.isin(np.arange(15), [5, 14])}, ["9 steps", "at most 5"]),
+        ({"task": {"f": print}}, ["task", "JSON"]),
+        ({"task": {"f": float("nan")}}, ["task", "JSON"]),
+        ({"task": {"behavior": ["a"]}}, ["task/behavior", "1 entries", "3"]),
+        ({"split": "test"}, ["split", "'test'", "'train'"]),
+    ],
+)
+def test_writer_names_what_is_wrong(path: Path, changes: dict, words: list[str]):
+    with pytest.raises(DatasetError) as caught, writer(path) as out:
+        out.add_task("train", make_task(5))
+        out.add_task("train", make_task(**changes))
+    for word in ["train/0001", *words]:
+        assert word in str(caught.value)
+    assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"domain": ""}, "domain"),
+        ({"rate": 0.0}, "rate"),
+        ({"rate": float("nan")}, "rate"),
+        ({"horizon": 0}, "horizon"),
+        ({"seed": 1.5}, "seed"),
+        ({"observation_names": []}, "observation_names"),
+        ({"observation_names": ["x", "x", "z"]}, "observation_names"),
+        ({"observation_units": ["m"]}, "observation_units"),
+        ({"contract": 3}, "contract"),
+    ],
+)
+def test_writer_checks_its_attributes(path: Path, changes: dict, field: str):
+    with pytest.raises(DatasetError) as caught:
+        writer(path, **changes)
+    assert caught.value.field == field
+
+
+def test_writer_refuses_an_empty_dataset(path: Path):
+    with pytest.raises(DatasetError, match="tasks"), writer(path):
+        pass
+    assert os.listdir(path.parent) == []
+
+
+def test_existing_file_is_only_replaced_on_request(written: Path):
+    before = written.read_bytes()
+    with pytest.raises(DatasetError, match="existing file"):
+        writer(written)
+    assert written.read_bytes() == before
+    with writer(written, overwrite=True) as out:
+        out.add_task("train", make_task(9))
+    assert len(Dataset.load(written).train) == 1
+
+
+# --- nothing is lost
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_exception_leaves_the_old_file(written: Path, error: type[BaseException]):
+    before = written.read_bytes()
+    with pytest.raises(error), writer(written, overwrite=True) as out:
+        out.add_task("train", make_task(7))
+        raise error
+    assert written.read_bytes() == before
+    assert os.listdir(written.parent) == [written.name]
+
+
+def test_full_disk_leaves_the_old_file(written: Path):
+    """The kernel's own refusal to write on, inside HDF5, in a process that must end cleanly."""
+    before = written.read_bytes()
+    code = textwrap.dedent(
+        """
+        import resource, signal, sys
+        sys.path.insert(0, sys.argv[2])
+        from test_dataset import make_task, writer
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail with EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            with writer(sys.argv[1], overwrite=True, git="x") as out:
+                for seed in range(1000):
+                    out.add_task("train", make_task(seed, trajectories=100))
+        except OSError as error:
+            print(error.errno, error.filename, seed)
+        """
+    )
+    command = [sys.executable, "-c", code, str(written), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    number, name, seed = done.stdout.split()
+    assert (int(number), name) == (errno.EFBIG, str(written)) and int(seed) < 100
+    assert done.stderr == ""
+    assert written.read_bytes() == before
+    assert os.listdir(written.parent) == [written.name]
+
+
+def test_write_error_while_closing_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch):
+    """HDF5 writes most of its metadata at the very end: the last moment for a disk to fill up."""
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space") as caught, writer(path) as out:
+        out.add_task("train", make_task())
+        monkeypatch.setattr(os, "pwrite", full)
+    assert caught.value.errno == errno.ENOSPC
+    assert os.listdir(path.parent) == []
+
+
+def test_interrupted_process_leaves_the_old_file(written: Path):
+    before = written.read_bytes()
+    code = textwrap.dedent(
+        """
+        import sys
+        sys.path.insert(0, sys.argv[2])
+        from test_dataset import make_task, writer
+        with writer(sys.argv[1], overwrite=True) as out:
+            out.add_task("train", make_task())
+            print("ready", flush=True)
+            sys.stdin.read()
+        """
+    )
+    command = [sys.executable, "-c", code, str(written), str(Path(__file__).parent)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        child.wait(30)
+        assert "KeyboardInterrupt" in child.stderr.read()
+    assert written.read_bytes() == before
+    assert os.listdir(written.parent) == [written.name]
+
+
+# --- the reader refuses
+
+
+def test_missing_file_and_folder(tmp_path: Path):
+    assert refused(tmp_path / "none.h5").found == "no such file"
+    assert refused(tmp_path).found == "a folder"
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04pickle"])
+def test_not_hdf5(path: Path, content: bytes):
+    path.write_bytes(content)
+    assert "HDF5" in refused(path).expected
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.99])
+def test_truncated_file(written: Path, share: float):
+    content = written.read_bytes()
+    written.write_bytes(content[: int(len(content) * share)])
+    refused(written)
+
+
+def test_damaged_bytes_never_pass(path: Path):
+    """One flipped byte anywhere gives a DatasetError, or data that is still right."""
+    with writer(path, git="x") as out:
+        out.add_task("train", make_task(trajectories=300))
+    content = path.read_bytes()
+    fingerprint = Dataset.load(path).fingerprint
+    rng = np.random.default_rng(0)
+    caught = 0
+    for position in rng.integers(len(content), size=60):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x55
+        path.write_bytes(damaged)
+        try:
+            assert Dataset.load(path).fingerprint == fingerprint
+        except DatasetError:
+            caught += 1
+    assert caught > 30
+
+
+def test_foreign_hdf5(path: Path):
+    with h5py.File(path, "w") as file:
+        file["observations"] = np.zeros((3, 2))
+    assert refused(path).field == "format"
+
+
+def test_newer_schema(written: Path):
+    with h5py.File(written, "a") as file:
+        file.attrs["schema_version"] = SCHEMA_VERSION + 1
+    error = refused(written)
+    assert error.field == "schema_version" and "update" in error.expected
+
+
+def edit(path: Path, change) -> DatasetError:
+    with h5py.File(path, "a") as file:
+        change(file)
+    return refused(path)
+
+
+def replace_array(name: str, array: np.ndarray):
+    def change(file):
+        del file[name]
+        file[name] = array
+
+    return change
+
+
+def test_missing_array(written: Path):
+    error = edit(written, lambda file: file.__delitem__("train/0001/rewards"))
+    assert error.field == "train/0001/rewards" and error.found == "nothing"
+
+
+def test_missing_attribute(written: Path):
+    error = edit(written, lambda file: file.attrs.__delitem__("horizon"))
+    assert error.field == "horizon"
+
+
+def test_wrong_shape_in_file(written: Path):
+    error = edit(written, replace_array("test/0000/actions", np.zeros((15, 7), np.float32)))
+    assert error.field == "test/0000/actions" and "(15, 7)" in error.found
+
+
+def test_nan_in_file(written: Path):
+    array = with_value("next_observations", np.nan, 12, 2)["next_observations"]
+    error = edit(written, replace_array("train/0000/next_observations", array))
+    assert error.field == "train/0000/next_observations" and "row 12, column 2" in error.found
+
+
+def test_trajectory_without_end_in_file(written: Path):
+    timeouts = np.zeros(15, bool)
+    timeouts[4] = True
+    error = edit(written, replace_array("train/0000/timeouts", timeouts))
+    assert error.field == "train/0000/timeouts" and "14" in error.expected
+
+
+def test_no_tasks_in_file(written: Path):
+    def change(file):
+        del file["train"], file["test"]
+
+    assert edit(written, change).field == "tasks"
+
+
+def test_gap_in_task_numbers(written: Path):
+    error = edit(written, lambda file: file.move("train/0001", "train/0007"))
+    assert error.field == "train" and "0007" in error.found
+
+
+def test_array_where_a_task_belongs(written: Path):
+    error = edit(written, replace_array("train/0001", np.zeros(3)))
+    assert error.field.startswith("train/0001")
+
+
+def test_broken_task_text(written: Path):
+    error = edit(written, lambda file: file["train/0000"].attrs.__setitem__("task", "{"))
+    assert error.field == "train/0000/task"
+
+
+def test_edited_value_breaks_the_fingerprint(written: Path):
+    error = edit(written, lambda file: file["train/0000/rewards"].__setitem__(0, 99.0))
+    assert error.field == "fingerprint" and "edited" in error.expected
+
+
+def test_file_of_another_program_needs_no_fingerprint(written: Path):
+    with h5py.File(written, "a") as file:
+        del file.attrs["fingerprint"]
+    assert Dataset.load(written).fingerprint

@@ -1,0 +1,280 @@
+"""A small problem learned for real, and what training promises: resume, freezing, labels."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from smac_core.checkpoint import CheckpointError
+from smac_core.config import override_config
+from smac_core.data.dataset import Dataset, DatasetWriter, TaskData
+from smac_core.errors import InputError
+from smac_core.evaluation import meta_test
+from smac_core.figures import load_metrics
+from smac_core.tasks import load_tasks
+from smac_core.training import self_supervised
+from smac_core.training.offline import train_offline
+from smac_core.training.run import Run, load_agent
+
+
+def score(folder, phase, config, pool, dataset=None) -> float:
+    agent, _, _ = load_agent(folder, phase)
+    result = meta_test(
+        pool,
+        agent,
+        load_tasks(config.tasks.test),
+        config.evaluation,
+        horizon=20,
+        context="offline" if dataset else "online",
+        offline=dataset.test if dataset else None,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return float(result.returns.mean())
+
+
+def state_of(run: Run) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, module in run.learner.networks.items():
+        tensors |= {f"{name}.{k}": v.clone() for k, v in module.state_dict().items()}
+    for name, optimizer in run.learner.optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{k}": v.clone() for k, v in state.items()}
+    return tensors
+
+
+def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_the_offline_phase_adapts_better_than_the_data(trained, config, pool, dataset):
+    data = np.mean([task.returns.mean() for task in dataset.test])
+    assert data < -16, "the data wander; else this test shows nothing"
+    assert score(trained, "offline", config, pool, dataset) > -11
+    steps, errors = load_metrics(trained / "offline" / "metrics.csv", "reward_error")
+    assert steps[-1] == config.offline.steps
+    assert errors[-1] < 0.02 < errors[0]
+
+
+def test_smac_beats_meta_behaviour_cloning(trained, config, pool, dataset, tmp_path):
+    run = Run.create(tmp_path / "bc", config, dataset, algorithm="meta_bc", seed=0, device="cpu")
+    train_offline(run, quiet=True)
+    cloned = score(tmp_path / "bc", "offline", config, pool, dataset)
+    assert score(trained, "offline", config, pool, dataset) > cloned + 2
+
+
+@pytest.mark.parametrize("phase", ["self_supervised", "control", "true_rewards"])
+def test_second_phase_trains_actor_and_critic_alone(trained, config, pool, tmp_path, phase):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    run = self_supervised.begin(folder, phase, device="cpu")
+    before = state_of(run)
+    offline_rows = run.replay.rl.rows[:, : run.replay.rl.offline_capacity].clone()
+    assert self_supervised.self_train(run, pool, quiet=True)
+    after = state_of(run)
+    for name, value in before.items():
+        frozen = name.startswith(("agent.encoder", "agent.decoder", "agent.standard", "inference"))
+        assert torch.equal(value, after[name]) == frozen, name
+    assert torch.equal(offline_rows, run.replay.rl.rows[:, : run.replay.rl.offline_capacity])
+    settings = config.self_supervised
+    transitions = settings.iterations * settings.tasks_per_iteration * 4 * 20
+    updates = config.offline.steps + transitions * settings.gradient_steps_per_transition
+    assert run.counters["updates"] == updates
+    assert run.counters["transitions"] == (0 if phase == "control" else transitions)
+    written = sum(run.replay.rl.online_written)
+    assert written == run.counters["transitions"]
+    assert sum(run.replay.context.online_written) == written * 3 // 4, "exploration only"
+
+
+def test_labels_are_the_decoders_for_the_tasks_offline_history(trained, config, pool):
+    run = Run.resume(trained, "offline", device="cpu")
+    run.phase = "self_supervised"
+    values = self_supervised.practise(run, pool)
+    assert values["exploration_label_error"] < 0.05
+    task = int(np.flatnonzero(run.replay.rl.online_written)[0])
+    online = run.replay.rl.sample(
+        torch.tensor([task]), 200, from_online=torch.tensor([True])
+    )
+    batch = run.replay.layout.unpack(online)
+    raw = batch.observations[0] * run.agent.standardizer.deviation + run.agent.standardizer.mean
+    angle = run.dataset.train[task].task["angle"]
+    goal = torch.tensor([np.cos(angle), np.sin(angle)], dtype=torch.float32)
+    true = -(raw + 0.1 * batch.actions[0] - goal).norm(dim=-1)
+    assert (batch.rewards[0] - true).abs().mean() < 0.2, "labels are those of the task's own goal"
+    assert not torch.equal(batch.rewards[0], true), "and decoded, not the environment's"
+
+
+def test_no_reward_reaches_the_self_supervised_phase(trained, config, pool, tmp_path, monkeypatch):
+    """Replacing every reward of the environment changes nothing in what is learned."""
+    states = []
+    for lie in (False, True):
+        folder = shutil.copytree(trained, tmp_path / f"run_{lie}")
+        run = self_supervised.begin(folder, "self_supervised", device="cpu")
+        if lie:
+            step = pool.step
+            monkeypatch.setattr(
+                pool, "step", lambda *a, step=step: step(*a)._replace(rewards=np.full(len(a[0]), 7.0))
+            )
+        self_supervised.practise(run, pool)
+        for _ in range(5):
+            run.learner.self_supervised_update(run.replay)
+        states.append(state_of(run))
+    assert_same(*states)
+
+
+def test_offline_resume_is_bit_for_bit(config, dataset, tmp_path):
+    def create(name, steps):
+        short = override_config(
+            config, [f"offline.steps={steps}", "offline.checkpoint_every=7", "offline.log_every=5"]
+        )
+        return Run.create(tmp_path / name, short, dataset, algorithm="smac", seed=3, device="cpu")
+
+    whole = create("whole", 40)
+    train_offline(whole, quiet=True)
+    first = create("parts", 17)
+    train_offline(first, quiet=True)
+    second = Run.resume(tmp_path / "parts", "offline", device="cpu", overrides=["offline.steps=40"])
+    assert second.step == 17
+    train_offline(second, quiet=True)
+    assert_same(state_of(whole), state_of(second))
+
+
+def test_self_supervised_resume_is_bit_for_bit(trained, config, pool, tmp_path):
+    folders = [shutil.copytree(trained, tmp_path / name) for name in ("whole", "parts")]
+    whole = self_supervised.begin(folders[0], "self_supervised", device="cpu")
+    self_supervised.self_train(whole, pool, quiet=True)
+    first = self_supervised.begin(
+        folders[1], "self_supervised", device="cpu", overrides=["self_supervised.iterations=2"]
+    )
+    self_supervised.self_train(first, pool, quiet=True)
+    second = Run.resume(
+        folders[1],
+        "self_supervised",
+        device="cpu",
+        overrides=[f"self_supervised.iterations={config.self_supervised.iterations}"],
+    )
+    self_supervised.self_train(second, pool, quiet=True)
+    assert_same(state_of(whole), state_of(second))
+    assert torch.equal(whole.replay.rl.rows, second.replay.rl.rows)
+    assert whole.counters == second.counters
+
+
+def test_seeds_repeat_and_differ(config, dataset, tmp_path):
+    short = override_config(config, ["offline.steps=10", "offline.log_every=10"])
+    states = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run = Run.create(
+            tmp_path / name, short, dataset, algorithm="smac", seed=seed, device="cpu"
+        )
+        train_offline(run, quiet=True)
+        states.append(state_of(run))
+    assert_same(states[0], states[1])
+    assert not torch.equal(
+        states[0]["agent.policy.body.0.weight"], states[2]["agent.policy.body.0.weight"]
+    )
+
+
+def test_ctrl_c_saves_and_the_run_goes_on(config, domain, dataset, tmp_path, smac):
+    import point_mass
+
+    source = os.path.dirname(point_mass.__file__)
+    root = os.path.dirname(os.path.dirname(source))
+    out = tmp_path / "run"
+    arguments = ["train", dataset.path, "--domain", domain, "--scale", "paper", "--out", out]
+    endless = ["--set", "offline.steps=1000000", "--set", "offline.log_every=10"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from smac_ros.cli import main; main()"]
+        + [str(a) for a in arguments + endless],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([root, source])},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    events = out / "offline" / "tensorboard"
+    while not events.exists() and process.poll() is None:  # the loop has logged: it is running
+        os.sched_yield()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    step = Run.resume(out, "offline", device="cpu").step
+    assert 0 < step < 1000000
+    finish = ["--resume", "--set", f"offline.steps={step + 20}"]
+    smac(*arguments, *finish)
+    assert Run.resume(out, "offline", device="cpu").step == step + 20
+
+
+def test_nan_in_training_stops_it_and_keeps_the_last_checkpoint(config, dataset, tmp_path):
+    short = override_config(
+        config, ["offline.steps=40", "offline.log_every=10", "offline.checkpoint_every=10"]
+    )
+    run = Run.create(tmp_path / "run", short, dataset, algorithm="smac", seed=0, device="cpu")
+    update = run.learner.offline_update
+
+    def broken(replay):
+        if run.step == 25:
+            run.agent.policy.body[0].bias.data.fill_(float("nan"))
+        return update(replay)
+
+    run.learner.offline_update = broken
+    with pytest.raises(FloatingPointError, match=r"offline, step 30: .*actor_loss is nan"):
+        train_offline(run, quiet=True)
+    kept = Run.resume(tmp_path / "run", "offline", device="cpu")
+    assert kept.step == 20
+    assert all(torch.isfinite(value).all() for value in state_of(kept).values())
+
+
+def test_a_run_is_refused_where_it_does_not_fit(trained, config, dataset, tmp_path):
+    with pytest.raises(InputError, match=r"run.json: found an earlier run"):
+        Run.create(trained, config, dataset, algorithm="smac", seed=0, device="cpu")
+    foreign = dataset.__class__(**{**vars(dataset), "domain": "other"})
+    with pytest.raises(InputError, match="domain: found other; expected point_mass"):
+        Run.create(tmp_path / "x", config, foreign, algorithm="smac", seed=0, device="cpu")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(CheckpointError, match=r"agent.policy.* expected \(64"):
+        Run.resume(
+            trained, "offline", device="cpu", overrides=["networks.policy_hidden=[64, 64]"]
+        )
+    with pytest.raises(CheckpointError, match="a phase of: offline"):
+        load_agent(trained, "control")
+    with pytest.raises(CheckpointError):
+        load_agent(tmp_path / "nowhere", "offline")
+
+
+def test_another_dataset_is_refused(trained, dataset, tmp_path):
+    other = tmp_path / "other.h5"
+    with DatasetWriter(
+        other,
+        domain="point_mass",
+        rate=None,
+        observation_names=["x", "y"],
+        observation_units=["m", "m"],
+        action_names=["dx", "dy"],
+        action_units=["m", "m"],
+        horizon=20,
+        seed=1,
+        command="test",
+    ) as writer:
+        task = dataset.train[0]
+        writer.add_task("train", TaskData(**{**vars(task), "rewards": task.rewards + 1}))
+    Dataset.load(other)
+    with pytest.raises(CheckpointError, match="fingerprint"):
+        Run.resume(trained, "offline", device="cpu", dataset_path=other)
+
+
+def test_self_training_is_refused_before_the_offline_phase_is_done(config, dataset, tmp_path):
+    short = override_config(config, ["offline.steps=5"])
+    run = Run.create(tmp_path / "run", short, dataset, algorithm="smac", seed=0, device="cpu")
+    train_offline(run, quiet=True)
+    with pytest.raises(InputError, match="offline steps: found 5; expected 10"):
+        self_supervised.begin(
+            tmp_path / "run", "self_supervised", device="cpu", overrides=["offline.steps=10"]
+        )
+    cloning = Run.create(tmp_path / "bc", short, dataset, algorithm="meta_bc", seed=0, device="cpu")
+    train_offline(cloning, quiet=True)
+    with pytest.raises(InputError, match="algorithm: found meta_bc; expected smac"):
+        self_supervised.begin(tmp_path / "bc", "self_supervised", device="cpu")
