@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_core.config import Networks
+from smac_core.config import Networks, Standardization
 from smac_core.networks import ContextEncoder, Gaussian, RewardDecoder, TanhGaussianPolicy
 
 SMALLEST_DEVIATION = 0.01  # of a dimension that hardly moved in the data: do not magnify its noise
@@ -17,7 +17,7 @@ LARGEST_STANDARDIZED = 10.0  # a reading far outside the data must not throw the
 
 
 class Standardizer(nn.Module):
-    """Observations to zero mean and unit deviation per dimension; the identity until fitted."""
+    """Observations to zero mean and about unit scale per dimension; the identity until fitted."""
 
     def __init__(self, observation_dim: int):
         super().__init__()
@@ -25,11 +25,23 @@ class Standardizer(nn.Module):
         self.register_buffer("deviation", torch.ones(observation_dim))
         self.register_buffer("largest", torch.tensor(float("inf")))
 
-    def fit(self, observations: np.ndarray) -> None:
-        """Take mean and deviation from observations [N, ds]."""
-        self.mean.copy_(torch.as_tensor(observations.mean(0)))
-        deviation = torch.as_tensor(observations.std(0))
-        self.deviation.copy_(deviation.clamp_min(SMALLEST_DEVIATION))
+    def fit(self, trajectories: list[np.ndarray], how: Standardization) -> None:
+        """Take the scales from trajectories of observations [n_i, ds].
+
+        ``deviation``: of all observations. ``movement``: the geometric mean of that and of the
+        deviation within a trajectory, so that what moves a little in scenes that differ a lot (a
+        button pressed by a centimetre) is not lost in the differences between scenes.
+        """
+        if how == "none":
+            return
+        every = np.concatenate(trajectories).astype(np.float64)
+        deviation = every.std(0)
+        if how == "movement":
+            counts = [len(t) for t in trajectories]
+            within = np.average([t.var(0, dtype=np.float64) for t in trajectories], 0, counts)
+            deviation = np.sqrt(deviation * np.sqrt(within))
+        self.mean.copy_(torch.as_tensor(every.mean(0)))
+        self.deviation.copy_(torch.as_tensor(deviation).clamp_min(SMALLEST_DEVIATION))
         self.largest.fill_(LARGEST_STANDARDIZED)
 
     def forward(self, observations: Tensor) -> Tensor:

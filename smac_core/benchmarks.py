@@ -1,4 +1,4 @@
-"""``smac bench``: speed on this machine, each figure beside a reference measured in the same run."""
+"""``smac bench``: speed here, each figure beside a reference measured in the same run."""
 
 import os
 import platform
@@ -153,7 +153,9 @@ def show(content: dict[str, Any]) -> None:
 
     table = Table("", f"median {content['unit']}", "lowest", "highest", "ratio")
     for name, row in content["results"].items():
-        table.add_row(name, *(f"{row[key]:,.2f}" for key in ("median", "lowest", "highest", "ratio")))
+        table.add_row(
+            name, *(f"{row[key]:,.2f}" for key in ("median", "lowest", "highest", "ratio"))
+        )
     Console().print(table)
     machine = content["machine"]
     print(f"{machine['cores']} cores, {machine['threads']} torch threads, GPU: {machine['gpu']}")

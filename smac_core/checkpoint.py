@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import random
+import re
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -425,7 +427,9 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         save_file(ready, path)
     except SafetensorError as error:
         # The library reports a full disk as its own error; callers wait for OSError.
-        raise OSError(f"{path}: {error}") from error
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number.group(1)) if number else errno.EIO
+        raise OSError(code, os.strerror(code), str(path)) from error
     _sync(path)
 
 

@@ -27,7 +27,8 @@ Workers = Annotated[int, typer.Option(help="Simulation processes; 0: in this one
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 Set = Annotated[
-    list[str], typer.Option("--set", help="Change the configuration: section.key=value. Repeatable.")
+    list[str],
+    typer.Option("--set", help="Change the configuration: section.key=value. Repeatable."),
 ]
 Phase = Annotated[
     str | None,
@@ -262,6 +263,58 @@ def render(
         folder = Path(target)
         film_run(folder, phase or latest_phase(folder), tasks, task, out, seed=seed, **size)
     print(out)
+
+
+@app.command()
+def reproduce(
+    figure: Annotated[str, typer.Argument(help="fig5 (fig2 is drawn from the same runs).")],
+    domain: Annotated[str, typer.Option(help="Which domain.")] = "sawyer",
+    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "cpu",
+    seeds: Annotated[str, typer.Option(help="Their numbers: 0,1,2.")] = "0,1,2",
+    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/reproduce"),
+    results: Annotated[Path | None, typer.Option(help="Default: results in --out.")] = None,
+    workers: Workers = 2,
+    threads: Threads = 0,
+    device: Device = "auto",
+    changes: Set = [],
+    quiet: Quiet = False,
+) -> None:
+    """Run one of the paper's experiments, skipping what is done, and write its table and figures.
+
+    [dim]smac reproduce fig5 --scale cpu --seeds 0,1,2 --results results/sawyer_cpu[/dim]
+    """
+    from smac_core.commands.demo import show
+    from smac_core.commands.pipeline import Interrupted, run_seed
+    from smac_core.commands.reproduce import summarize
+    from smac_core.errors import InputError
+    from smac_core.training.run import resolve_device
+
+    if figure != "fig5":
+        raise InputError("FIGURE", "name", figure, "fig5")
+    if not all(seed.isdecimal() for seed in seeds.split(",")):
+        raise InputError("--seeds", "numbers", seeds, "numbers with commas between: 0,1,2")
+    _use_threads(threads)
+    base, folders = out / f"{Path(domain).stem}_{scale}", []
+    for seed in map(int, seeds.split(",")):
+        folders.append(base / f"seed_{seed}")
+        try:
+            scores = run_seed(
+                domain,
+                scale,
+                folders[-1],
+                seed,
+                changes,
+                workers=workers,
+                device=resolve_device(device),
+                quiet=quiet,
+                announce=lambda stage, seed=seed: print(f"seed {seed}: {stage}", file=sys.stderr),
+            )
+        except Interrupted:
+            raise typer.Exit(130) from None
+        show(scores)
+    place = results or base / "results"
+    summarize(folders, place)
+    print(place)
 
 
 @bench_app.command("update")

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 SCALES = ("smoke", "cpu", "paper")
 
+Standardization = Literal["none", "deviation", "movement"]
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used: file, key, what was found and what was expected."""
@@ -49,7 +51,9 @@ class Collection(_Section):
     policy: str  # "module:Class" of the behaviour policy
     policy_kwargs: dict[str, Any] = {}
     trajectories: int = Field(gt=0)  # a training task
-    test_trajectories: int = Field(gt=0)  # a held-out task, for evaluation from offline context only
+    test_trajectories: int = Field(
+        gt=0
+    )  # a held-out task, for evaluation from offline context only
     length: int = Field(gt=0)  # steps a trajectory
 
 
@@ -61,7 +65,7 @@ class Networks(_Section):
     decoder_hidden: list[int]
     encoder_scale: Literal["variance", "standard_deviation"]
     encoder_prior_factor: bool
-    standardize_observations: bool
+    standardize: Standardization
 
 
 class Updates(_Section):

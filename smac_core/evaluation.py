@@ -32,7 +32,9 @@ class MetaTest:
     tasks: list[dict[str, Any]]
     returns: np.ndarray  # [K, R] of the last episode
     success: np.ndarray  # [K, R] bool, at the last step
-    exploration_returns: np.ndarray  # [K, R], mean over exploration episodes; NaN from offline context
+    exploration_returns: (
+        np.ndarray
+    )  # [K, R], mean over exploration episodes; NaN from offline context
     kl: np.ndarray  # [K, R], D_KL(posterior || prior)
     decoder_error: np.ndarray  # [K, R], mean squared error of decoded rewards, last episode
     trajectories: Trajectories  # the last episodes, [K * R, H], repeats of a task adjacent
@@ -92,9 +94,12 @@ def meta_test(
     repeats = settings.repeats
     # repeat-major while rolling out, so that an environment meets the same task again
     repeated = tasks * repeats
-    arguments = dict(
-        horizon=horizon, deterministic=True, generator=generator, advance=advance
-    )
+    arguments = {
+        "horizon": horizon,
+        "deterministic": True,
+        "generator": generator,
+        "advance": advance,
+    }
     explored = torch.full((len(repeated),), float("nan"), device=agent.device)
     if context == "online":
         episodes = []
@@ -113,7 +118,8 @@ def meta_test(
         if offline is None or len(offline) != len(tasks):
             found = "none" if offline is None else f"data of {len(offline)}"
             raise ValueError(
-                f"offline context for {len(tasks)} tasks needs each task's offline data, found {found}"
+                f"offline context for {len(tasks)} tasks needs each task's offline data, found "
+                f"{found}"
             )
         length = settings.exploration_episodes * horizon
         posterior = infer_offline(agent, offline * repeats, length, generator)
@@ -141,7 +147,7 @@ def meta_test(
 def infer_offline(
     agent: Agent, data: list[TaskData], count: int, generator: torch.Generator | None = None
 ) -> Gaussian:
-    """Posteriors [K, dz] given ``count`` transitions of each task's data, drawn with replacement."""
+    """Posteriors [K, dz] given ``count`` transitions a task, drawn with replacement."""
     device = agent.device
     columns: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
     for task in data:

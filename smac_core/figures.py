@@ -62,7 +62,9 @@ def draw(run: Path) -> list[Path]:
 def load_metrics(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values of one metric in a metrics.csv."""
     with path.open(newline="") as file:
-        rows = [(int(r["step"]), float(r["value"])) for r in csv.DictReader(file) if r["name"] == name]
+        rows = [
+            (int(r["step"]), float(r["value"])) for r in csv.DictReader(file) if r["name"] == name
+        ]
     steps, values = zip(*rows, strict=True) if rows else ((), ())
     return np.array(steps), np.array(values)
 

@@ -1,7 +1,7 @@
 """The paper's losses, one function an equation, each returning (loss, info).
 
-Shapes: a batch has T tasks and N transitions a task; z is [T, dz], one sample a task. ``info`` holds
-detached scalars on the training device; nothing here copies to the host.
+Shapes: a batch has T tasks and N transitions a task; z is [T, dz], one sample a task. ``info``
+holds detached scalars on the training device; nothing here copies to the host.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,10 @@ def critic_loss(
     reward_scale: float,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Info, Tensor]:
-    """Bellman error, equation (1): E (Q(s, a, z) - (r + gamma min Q'(s', a', z)))^2, a' ~ pi(.|s', z).
+    """Bellman error, equation (1): E (Q(s, a, z) - (r + gamma min Q'(s', a', z)))^2, a' ~ pi.
 
-    Both heads of the twin Q regress on the same target; rewards are scaled here and only here (as in
-    the authors' code). Time limits are not terminal. Also returns Q(s, a, z) [2, T, N], detached,
+    Both heads of the twin Q regress on the same target; rewards are scaled here and only here (as
+    in the authors' code). Time limits are not terminal. Also returns Q(s, a, z) [2, T, N], detached,
     for the actor, which needs it again.
     """
     with torch.no_grad():

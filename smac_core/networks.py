@@ -1,7 +1,7 @@
 """The four networks of SMAC (appendix C.3, table 1).
 
-Shapes: T tasks, N transitions of a task, ds observation, da action and dz latent dimensions. Leading
-dimensions are free wherever ``...`` stands.
+Shapes: T tasks, N transitions of a task, ds observation, da action and dz latent dimensions.
+Leading dimensions are free wherever ``...`` stands.
 """
 
 import math
@@ -26,7 +26,7 @@ def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
 
 
 def beside(rows: Tensor, z: Tensor) -> Tensor:
-    """Append a task's z [..., dz] to each of its rows [..., N, d]; a z per row is taken as it is."""
+    """Append a task's z [..., dz] to each of its rows [..., N, d]; a z per row is kept."""
     if z.dim() < rows.dim():
         z = z.unsqueeze(-2).expand(*rows.shape[:-1], z.shape[-1])
     return torch.cat([rows, z], dim=-1)
@@ -56,8 +56,8 @@ class ContextEncoder(nn.Module):
     Args:
         scale: what softplus gives: the factor's ``variance`` (authors' code) or its
             ``standard_deviation`` (paper).
-        prior_factor: whether N(0, I) is one of the factors (authors' code and paper: no). With it an
-            uninformative context falls back to the prior.
+        prior_factor: whether N(0, I) is one of the factors (authors' code and paper: no). With it
+            an uninformative context falls back to the prior.
     """
 
     def __init__(
@@ -88,10 +88,13 @@ class ContextEncoder(nn.Module):
         """
         if context.shape[-1] != self.context_dim:
             raise ValueError(
-                f"context rows have {context.shape[-1]} numbers, expected {self.context_dim} (s, a, r)"
+                f"context rows have {context.shape[-1]} numbers, expected {self.context_dim}: "
+                "(s, a, r)"
             )
         if context.shape[-2] == 0:
-            raise ValueError("context has 0 transitions, expected at least 1; use the prior instead")
+            raise ValueError(
+                "context has 0 transitions, expected at least 1; use the prior instead"
+            )
         mean, raw = self.body(context).chunk(2, dim=-1)
         variance = functional.softplus(raw)
         if self.scale == "standard_deviation":
@@ -115,7 +118,7 @@ class RewardDecoder(nn.Module):
         self.body = mlp(observation_dim + action_dim + latent_dim, hidden, 1)
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
-        """Unscaled rewards [..., N] of observations [..., N, ds], actions [..., N, da]; z [..., dz]."""
+        """Unscaled rewards [..., N] of observations [..., N, ds], actions [..., N, da] and z."""
         return self.body(beside(torch.cat([observations, actions], -1), z)).squeeze(-1)
 
 
@@ -183,7 +186,7 @@ class TwinQ(nn.Module):
             self.biases.append(torch.empty(2, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
-        """Both values, [2, ..., N], of observations [..., N, ds], actions [..., N, da], z [..., dz]."""
+        """Both values, [2, ..., N], of observations [..., N, ds], actions [..., N, da] and z."""
         inputs = beside(torch.cat([observations, actions], -1), z)
         hidden = inputs.flatten(0, -2).expand(2, -1, -1)
         last = len(self.weights) - 1

@@ -66,7 +66,9 @@ def show_dataset(summary: dict[str, Any]) -> None:
     console = Console()
     console.print(f"[bold]{summary['path']}[/bold]  domain {summary['domain']}")
     console.print(f"made by: {summary['command']}  (commit {summary['git']})")
-    table = Table("split", "tasks", "trajectories", "transitions", "return", "rewarded", "at the end")
+    table = Table(
+        "split", "tasks", "trajectories", "transitions", "return", "rewarded", "at the end"
+    )
     for name, split in summary["splits"].items():
         table.add_row(
             name,

@@ -132,7 +132,7 @@ def offline_data(dataset: Dataset, tasks: list[dict[str, Any]]) -> list[TaskData
 
 
 def data_scores(tasks: list[TaskData], horizon: int) -> dict[str, Any]:
-    """The behaviour policy's return and final success over ``horizon`` steps, as meta_test counts."""
+    """The behaviour policy's return and final success over ``horizon`` steps."""
     returns, success = [], []
     for data in tasks:
         rewards = [data.rewards[rows][:horizon] for rows in data.trajectories]

@@ -1,8 +1,8 @@
-"""Every stage of an experiment, each skipped where its result is there: ``smac demo``, ``reproduce``.
+"""Every stage of an experiment, each skipped where its result is there.
 
-    OUT/data.h5            the offline data                    (smac collect)
-    OUT/smac, OUT/meta_bc  runs                                (smac train, self-train, evaluate)
-    OUT/scores.json        what the table and the figure show
+OUT/data.h5            the offline data                    (smac collect)
+OUT/smac, OUT/meta_bc  runs                                (smac train, self-train, evaluate)
+OUT/scores.json        what the table and the figure show
 """
 
 import json

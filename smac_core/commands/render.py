@@ -24,7 +24,14 @@ Act = Callable[[np.ndarray], np.ndarray]
 
 
 def film_run(
-    run: Path, phase: str, tasks: str, number: int, out: Path, *, seed: int, width: int = 480,
+    run: Path,
+    phase: str,
+    tasks: str,
+    number: int,
+    out: Path,
+    *,
+    seed: int,
+    width: int = 480,
     height: int = 360,
 ) -> None:
     """A whole meta-episode: exploration with z ~ p(z), inference, the adapted episode.
@@ -62,7 +69,13 @@ def film_run(
 
 
 def film_policy(
-    config: Config, tasks: str, number: int, out: Path, *, seed: int, width: int = 480,
+    config: Config,
+    tasks: str,
+    number: int,
+    out: Path,
+    *,
+    seed: int,
+    width: int = 480,
     height: int = 360,
 ) -> None:
     """One trajectory of the domain's behaviour policy; errors as ``film_run``'s."""

@@ -5,6 +5,7 @@ processes. Observations, actions and rewards travel in shared memory; the pipes 
 to go. Nothing here imports torch: workers start in half a second and stay small.
 """
 
+import contextlib
 import multiprocessing
 import signal
 import traceback
@@ -214,10 +215,8 @@ class _Worker:
         return f"an environment worker died (exit code {self.process.exitcode})"
 
     def close(self) -> None:
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.pipe.send(None)
-        except BrokenPipeError:
-            pass
         self.process.join(5)
         if self.process.is_alive():
             self.process.terminate()

@@ -79,13 +79,14 @@ class Run:
         """
         if (directory / "run.json").exists():
             raise InputError(
-                directory, "run.json", "an earlier run", "a new folder, or --resume to go on with it"
+                directory,
+                "run.json",
+                "an earlier run",
+                "a new folder, or --resume to go on with it",
             )
         run = cls._build(directory, config, dataset, algorithm, seed, device)
-        run.agent.standardizer.cpu()
-        if config.networks.standardize_observations:
-            run.agent.standardizer.fit(np.concatenate([t.observations for t in dataset.train]))
-        run.agent.to(device)
+        paths = [t.observations[rows] for t in dataset.train for rows in t.trajectories]
+        run.agent.standardizer.fit(paths, config.networks.standardize)
         run.replay = make_replay(run.agent, config, dataset.train, device)
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "run.json", run.description())
@@ -103,7 +104,7 @@ class Run:
     ) -> "Run":
         """Go on from the last checkpoint of a phase, bit for bit on a CPU.
 
-        ``overrides`` change its configuration ("section.key=value"); networks must keep their sizes.
+        ``overrides`` change its configuration ("section.key=value"), not the networks' sizes.
 
         Raises:
             CheckpointError: there is none, it is damaged, or the dataset is not the one it was

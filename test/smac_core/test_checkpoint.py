@@ -104,8 +104,9 @@ def small_files() -> Iterator[None]:
 
 @pytest.mark.parametrize("name", ["step_1", "step_2"])
 def test_no_room_for_the_tensors(run: Path, name: str, small_files: None):
-    with pytest.raises(OSError, match="weights"):
+    with pytest.raises(OSError, match="weights") as caught:
         checkpoint.save(run / name, TENSORS, STATE)
+    assert caught.value.errno == errno.EFBIG
     assert_usable(run, "step_1")
 
 

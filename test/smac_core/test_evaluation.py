@@ -84,9 +84,7 @@ def test_offline_context_has_as_many_transitions(config, pool, dataset):
     assert agent.contexts[0][0].shape[1] == 2 * HORIZON
     assert result.success.all()
     with pytest.raises(ValueError, match="needs each task's offline data"):
-        meta_test(
-            pool, agent, tasks, config.evaluation, horizon=HORIZON, context="offline"
-        )
+        meta_test(pool, agent, tasks, config.evaluation, horizon=HORIZON, context="offline")
 
 
 def test_more_episodes_than_environments(config, pool):
@@ -124,7 +122,17 @@ def test_standardizer_limits_what_it_has_not_seen():
     standardizer = Standardizer(2)
     raw = torch.tensor([[5.0, 1e9]])
     torch.testing.assert_close(standardizer(raw), raw)
-    standardizer.fit(np.array([[0.0, 1.0], [2.0, 1.0]], np.float32))
+    standardizer.fit([np.array([[0.0, 1.0], [2.0, 1.0]], np.float32)], "deviation")
     # mean (1, 1), deviation (1, floor .01)
-    torch.testing.assert_close(standardizer(torch.tensor([[2.0, 1.05]])), torch.tensor([[1.0, 5.0]]))
+    torch.testing.assert_close(
+        standardizer(torch.tensor([[2.0, 1.05]])), torch.tensor([[1.0, 5.0]])
+    )
     assert standardizer(raw)[0, 1] == 10
+
+
+def test_standardizing_by_movement_magnifies_what_differs_between_scenes():
+    standardizer = Standardizer(1)
+    # two scenes 2 apart (deviation sqrt(1 + .01)); within each it moves by +-.1
+    scenes = [np.array([[c - 0.1], [c + 0.1]], np.float32) for c in (0.0, 2.0)]
+    standardizer.fit(scenes, "movement")
+    assert standardizer.deviation.item() == pytest.approx((1.01**0.5 * 0.1) ** 0.5, rel=1e-5)

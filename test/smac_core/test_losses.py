@@ -77,7 +77,11 @@ def test_advantage_weights():
     torch.testing.assert_close(softmax, raw / raw.mean())
     assert softmax.mean().item() == pytest.approx(1)
     normalized = advantage_weights(
-        torch.tensor([1.0, 3.0]), temperature=1.0, weighting="exponential", normalize=True, largest=20
+        torch.tensor([1.0, 3.0]),
+        temperature=1.0,
+        weighting="exponential",
+        normalize=True,
+        largest=20,
     )
     edge = 1 / math.sqrt(2)  # +-1 in units of the sample deviation sqrt(2)
     torch.testing.assert_close(

@@ -97,9 +97,7 @@ def test_labels_are_the_decoders_for_the_tasks_offline_history(trained, config, 
     values = self_supervised.practise(run, pool)
     assert values["exploration_label_error"] < 0.05
     task = int(np.flatnonzero(run.replay.rl.online_written)[0])
-    online = run.replay.rl.sample(
-        torch.tensor([task]), 200, from_online=torch.tensor([True])
-    )
+    online = run.replay.rl.sample(torch.tensor([task]), 200, from_online=torch.tensor([True]))
     batch = run.replay.layout.unpack(online)
     raw = batch.observations[0] * run.agent.standardizer.deviation + run.agent.standardizer.mean
     angle = run.dataset.train[task].task["angle"]
@@ -118,7 +116,9 @@ def test_no_reward_reaches_the_self_supervised_phase(trained, config, pool, tmp_
         if lie:
             step = pool.step
             monkeypatch.setattr(
-                pool, "step", lambda *a, step=step: step(*a)._replace(rewards=np.full(len(a[0]), 7.0))
+                pool,
+                "step",
+                lambda *a, step=step: step(*a)._replace(rewards=np.full(len(a[0]), 7.0)),
             )
         self_supervised.practise(run, pool)
         for _ in range(5):
@@ -168,9 +168,7 @@ def test_seeds_repeat_and_differ(config, dataset, tmp_path):
     short = override_config(config, ["offline.steps=10", "offline.log_every=10"])
     states = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        run = Run.create(
-            tmp_path / name, short, dataset, algorithm="smac", seed=seed, device="cpu"
-        )
+        run = Run.create(tmp_path / name, short, dataset, algorithm="smac", seed=seed, device="cpu")
         train_offline(run, quiet=True)
         states.append(state_of(run))
     assert_same(states[0], states[1])
@@ -236,9 +234,7 @@ def test_a_run_is_refused_where_it_does_not_fit(trained, config, dataset, tmp_pa
         Run.create(tmp_path / "x", config, foreign, algorithm="smac", seed=0, device="cpu")
     assert not (tmp_path / "x").exists()
     with pytest.raises(CheckpointError, match=r"agent.policy.* expected \(64"):
-        Run.resume(
-            trained, "offline", device="cpu", overrides=["networks.policy_hidden=[64, 64]"]
-        )
+        Run.resume(trained, "offline", device="cpu", overrides=["networks.policy_hidden=[64, 64]"])
     with pytest.raises(CheckpointError, match="a phase of: offline"):
         load_agent(trained, "control")
     with pytest.raises(CheckpointError):

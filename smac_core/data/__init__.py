@@ -1,0 +1,1 @@
+"""The dataset file and the multi-task replay buffers."""

@@ -1,0 +1,203 @@
+"""Every command as a user runs it, in processes of their own."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ALL = [
+    ["collect"],
+    ["data", "info"],
+    ["train"],
+    ["self-train"],
+    ["evaluate"],
+    ["figures"],
+    ["render"],
+    ["reproduce"],
+    ["bench", "update"],
+    ["bench", "env"],
+    ["doctor"],
+    ["demo"],
+]
+
+
+def test_help_loads_nothing_heavy(smac):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.argv = ['smac', '--help']\n"
+        "from smac_ros.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'numpy', 'h5py', 'gymnasium', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("collect", "train", "self-train", "evaluate", "doctor"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_command_shows_an_example(command):
+    from typer.testing import CliRunner
+
+    from smac_core.cli import app
+
+    shown = CliRunner().invoke(app, [*command, "--help"], terminal_width=200)
+    assert shown.exit_code == 0
+    assert f"smac {' '.join(command)}" in shown.output.replace("Usage: smac", "")
+
+
+def test_the_whole_way_on_sawyer_at_scale_smoke(smac, tmp_path):
+    data, run = tmp_path / "sawyer.h5", tmp_path / "run"
+    smac("collect", "sawyer", "--out", data, "--tasks", 3, "--scale", "smoke", "--workers", 2)
+    info = json.loads(smac("data", "info", data, "--json").stdout)
+    assert info["domain"] == "sawyer"
+    assert info["splits"]["train"]["tasks"] == 3
+    assert info["splits"]["train"]["transitions"] == 3 * 2 * 75
+
+    smac("train", data, "--scale", "smoke", "--out", run)
+    smac("self-train", run, "--iterations", 1, "--workers", 1)
+    again = smac("self-train", run, check=False)
+    assert again.returncode == 2
+    assert "earlier run of this phase" in again.stderr and "--resume" in again.stderr
+    smac("self-train", run, "--resume", "--iterations", 2, "--workers", 1)
+
+    result = json.loads(smac("evaluate", run, "--context", "both", "--json", "-q").stdout)
+    assert result["phase"] == "self_supervised"
+    for context in ("online", "offline"):
+        found = result[context]
+        assert found["tasks"] == 60
+        assert sum(b["tasks"] for b in found["by_behavior"].values()) == 60
+        assert -50 <= found["return"]["mean"] <= 0
+    drawn = smac("figures", run).stdout.split()
+    assert {path.rsplit("/", 1)[1] for path in drawn} == {
+        "learning_curve.png",
+        "context_shift.png",
+        "traces.png",
+        "success_by_behavior.png",
+    }
+    for path in drawn:
+        assert np.asarray(Image.open(path)).std() > 5, f"{path} is blank"
+
+    film = tmp_path / "task.gif"
+    size = ("--width", 96, "--height", 72)
+    smac("render", run, "--task", 3, "--out", film, *size)
+    with Image.open(film) as gif:
+        assert gif.n_frames == 77  # every other frame of 3 episodes of 51
+    smac("render", "sawyer", "--task", 0, "--out", tmp_path / "script.png", *size)
+    assert Image.open(tmp_path / "script.png").size == (5 * 96, 72)
+
+
+def test_train_refuses_the_wrong_file(smac, tmp_path):
+    (tmp_path / "notes.h5").write_text("not a dataset")
+    done = smac("train", tmp_path / "notes.h5", "--out", tmp_path / "run", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "notes.h5" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "DATA", "--algorithm", "smack", "--out", "x"], "smac or meta_bc"),
+        (["train", "DATA", "--scale", "big", "--out", "x", "--domain", "YAML"], "unknown scale"),
+        (["train", "DATA", "--device", "cuda", "--out", "x"], "no CUDA device"),
+        (["train", "DATA", "--domain", "YAML", "--out", "x", "--set", "a.b=1"], "unknown key 'a'"),
+        (["train", "DATA", "--out", "x"], "unknown domain 'point_mass'"),
+        (["evaluate", "RUN", "--context", "none"], "online or offline or both"),
+        (["evaluate", "RUN", "--tasks", "nothing.json"], "nothing.json"),
+        (["evaluate", "RUN", "--phase", "control"], "a phase of: offline"),
+        (["self-train", "RUN", "--phase", "offline"], "self_supervised or control"),
+        (["figures", "."], "no such file"),
+        (["render", "RUN", "--out", "film.avi"], ".gif or .mp4 or .png"),
+        (["collect", "sawyr", "--out", "x.h5"], "did you mean 'sawyer'"),
+    ],
+)
+def test_wrong_input_ends_in_one_clear_line(
+    smac, trained, dataset, domain, tmp_path, arguments, message
+):
+    import torch
+
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    names = {"DATA": dataset.path, "RUN": trained, "YAML": domain}
+    done = smac(*(names.get(a, a) for a in arguments), check=False, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_a_damaged_checkpoint_is_told(smac, trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    weights = sorted((run / "offline" / "checkpoints").glob("*/weights.safetensors"))[-1]
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = smac("evaluate", run, "--workers", 0, check=False)
+    assert done.returncode == 2
+    assert "weights.safetensors" in done.stderr and "damaged" in done.stderr
+
+
+def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
+    arguments = [
+        "reproduce",
+        "fig5",
+        "--domain",
+        domain,
+        "--scale",
+        "paper",
+        "--seeds",
+        "0,1",
+        "--out",
+        tmp_path / "runs",
+        "--results",
+        tmp_path / "results",
+        "--workers",
+        0,
+        "-q",
+    ]
+    for override in (
+        "offline.steps=20",
+        "offline.log_every=10",
+        "self_supervised.iterations=1",
+        "self_supervised.evaluate_every=1",
+        "evaluation.repeats=1",
+    ):
+        arguments += ["--set", override]
+    smac(*arguments)
+    results = tmp_path / "results"
+    table = (results / "table.csv").read_text().splitlines()
+    assert len(table) == 1 + 2 + 5 * 2 * 2  # data; 5 methods x 2 contexts x (all, one behaviour)
+    assert {p.name for p in results.iterdir()} == {
+        "table.csv",
+        "differences.csv",
+        "curves.csv",
+        "experiment.json",
+        "fig5.png",
+        "fig2.png",
+    }
+    checkpoints = sorted((tmp_path / "runs").rglob("weights.safetensors"))
+    before = [p.stat().st_mtime_ns for p in checkpoints]
+    smac(*arguments)
+    assert before == [p.stat().st_mtime_ns for p in checkpoints], "nothing is trained again"
+
+
+def test_bench_update_reports_ratios(smac):
+    found = json.loads(
+        smac("bench", "update", "--scale", "smoke", "--seconds", 0.5, "--json").stdout
+    )
+    results = found["results"]
+    assert set(results) == {"reference (offline)", "offline", "self-supervised"}
+    assert results["reference (offline)"]["ratio"] == 1
+    assert all(row["lowest"] <= row["median"] <= row["highest"] for row in results.values())
+
+
+def test_doctor_knows_what_is_there(smac):
+    found = json.loads(smac("doctor", "--json").stdout)
+    assert found["ok"]
+    assert "torch" in json.dumps(found)
