@@ -13,6 +13,8 @@ from smac_core.config import Networks, Standardization
 from smac_core.networks import ContextEncoder, Gaussian, RewardDecoder, TanhGaussianPolicy
 
 SMALLEST_DEVIATION = 0.01  # of a dimension that hardly moved in the data: do not magnify its noise
+LARGEST_MAGNIFICATION = 5.0
+MOVES = 0.01  # share of a dimension's deviation below which it counts as standing still
 LARGEST_STANDARDIZED = 10.0  # a reading far outside the data must not throw the policy
 
 
@@ -30,7 +32,8 @@ class Standardizer(nn.Module):
 
         ``deviation``: of all observations. ``movement``: the geometric mean of that and of the
         deviation within a trajectory, so that what moves a little in scenes that differ a lot (a
-        button pressed by a centimetre) is not lost in the differences between scenes.
+        button pressed by a centimetre) is not lost in the differences between scenes; at most
+        ``LARGEST_MAGNIFICATION``, and none for what never moves.
         """
         if how == "none":
             return
@@ -39,7 +42,9 @@ class Standardizer(nn.Module):
         if how == "movement":
             counts = [len(t) for t in trajectories]
             within = np.average([t.var(0, dtype=np.float64) for t in trajectories], 0, counts)
-            deviation = np.sqrt(deviation * np.sqrt(within))
+            within = np.sqrt(within)
+            magnified = np.sqrt(deviation * within).clip(deviation / LARGEST_MAGNIFICATION)
+            deviation = np.where(within > MOVES * deviation, magnified, deviation)
         self.mean.copy_(torch.as_tensor(every.mean(0)))
         self.deviation.copy_(torch.as_tensor(deviation).clamp_min(SMALLEST_DEVIATION))
         self.largest.fill_(LARGEST_STANDARDIZED)

@@ -31,8 +31,8 @@ def critic_loss(
     """Bellman error, equation (1): E (Q(s, a, z) - (r + gamma min Q'(s', a', z)))^2, a' ~ pi.
 
     Both heads of the twin Q regress on the same target; rewards are scaled here and only here (as
-    in the authors' code). Time limits are not terminal. Also returns Q(s, a, z) [2, T, N], detached,
-    for the actor, which needs it again.
+    in the authors' code). Time limits are not terminal. Also returns Q(s, a, z) [2, T, N],
+    detached, for the actor, which needs it again.
     """
     with torch.no_grad():
         next_actions, _ = policy(batch.next_observations, z).sample(generator)

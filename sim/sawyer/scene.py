@@ -1,0 +1,302 @@
+"""Everything on the table, in one PyBullet world that serves every task.
+
+All bodies are always in the world: those that a task lacks are parked, without mass, far away.
+A task starts from one saved state (everything parked, nothing touching) by placing its bodies,
+so that it starts the same to the last bit whatever happened before, and a prepared task costs
+no more memory than the rest poses of its two loose bodies.
+
+Contacts of resting bodies would take a third of the time. So a loose body stays parked too, read
+and drawn at its rest pose, until the hand comes near or its drawer slides; from then on it is
+free for the rest of the episode.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import combinations
+
+import pybullet
+
+from .arm import ASSETS, WORKSPACE_HIGH, WORKSPACE_LOW, Arm
+from .behaviors import DRAWER_TRAVEL, HANDLE_REACH, PRESSED, STACK_X, STACK_Y, TABLE_Z, button_z
+from .tasks import SHAPES
+
+SUBSTEPS = 10  # of 1/240 s: control at 24 Hz
+TIME_STEP = 1 / 240  # s
+CONTROL_PERIOD = SUBSTEPS * TIME_STEP  # s
+SOLVER_ITERATIONS = 50  # half the time of 150 with furniture, and grasps as well; 20 does not
+
+LOWER_DRAWER_Z, UPPER_DRAWER_Z = -0.34, -0.22  # m, of a drawer's origin
+LEGO = (0.59, STACK_Y, -0.34)  # m, y times side, with its drawer closed
+# of each shape's centre of mass (PyBullet's base position) above what it stands on, m
+REST_HEIGHT = {"teapot": 0.0235, "soap": 0.0205, "mug": 0.026, "car": 0.019, "vase": 0.02}
+BRAKE = 3.0  # N, holds the drawers and the button where they are left
+SLIDE_SPEED = 0.3  # m/s of the button-operated drawer
+SLIDE_FORCE = 20.0  # N
+SETTLING = 120  # substeps that loose bodies get when a task is first prepared
+# Bullet forgets at least one of the pairs that no longer overlap in each pass. Left over, they
+# would decide the order in which the next episode's contacts are solved, and so its last bits.
+FORGETTING = 40
+MARGIN = 0.05  # m beyond the workspace at which a loose body counts as lost
+FALL = 0.02  # m that a body brought back falls
+# How near the hand frees a waiting body, m: the largest body, the hand, whatever it pushes and
+# 0.033 m of motion fit in
+NEAR_SIDEWAYS, NEAR_ABOVE = 0.17, 0.14
+
+_UPRIGHT = (0.0, 0.0, 0.0, 1.0)
+_TURNED = {1: (0.0, 0.0, -(0.5**0.5), 0.5**0.5), -1: (0.0, 0.0, 0.5**0.5, 0.5**0.5)}
+
+
+class Scene:
+    """One physics client with arm, table, drawers, button, tray and loose bodies."""
+
+    def __init__(self, gui: bool = False) -> None:
+        self.client = pybullet.connect(pybullet.GUI if gui else pybullet.DIRECT)
+        if self.client < 0:
+            raise RuntimeError("PyBullet could not open a window or another physics client")
+        self._gui = gui
+        c = self.client
+        pybullet.setGravity(0, 0, -10, physicsClientId=c)
+        pybullet.setPhysicsEngineParameter(
+            fixedTimeStep=TIME_STEP,
+            numSolverIterations=SOLVER_ITERATIONS,
+            deterministicOverlappingPairs=1,
+            physicsClientId=c,
+        )
+        self.arm = Arm(c)
+        self.table = self._load("table", (0.75, -0.2, TABLE_Z - 0.025))
+        furniture = ("bottom_drawer", "handle_drawer", "button", "tray")
+        self.bodies = {name: self._load(name, self._parking(name)) for name in furniture}
+        self._filter_furniture()
+        self._mass: dict[str, float] = {}
+        self._inertia: dict[str, tuple[float, float, float]] = {}
+        for name in ("lego", *SHAPES):
+            self.bodies[name] = self._load(name, self._parking(name), fixed=False)
+            info = pybullet.getDynamicsInfo(self.bodies[name], -1, physicsClientId=c)
+            self._mass[name], self._inertia[name] = info[0], info[2]
+            self._set_mass(name, 0.0)
+        self._loose: list[str] = []  # loose bodies of the task
+        self._waiting: list[str] = []  # those of them that are still parked
+        self._start: dict[str, tuple] = {}  # their rest poses
+        self._prepared: dict[tuple, dict[str, tuple]] = {}
+        self._blank = pybullet.saveState(physicsClientId=c)
+
+    def close(self) -> None:
+        """Free the physics client."""
+        if self.client >= 0:
+            pybullet.disconnect(physicsClientId=self.client)
+            self.client = -1
+
+    # Building
+
+    def _load(self, name: str, position: tuple, fixed: bool = True) -> int:
+        return pybullet.loadURDF(
+            str(ASSETS / f"{name}.urdf"), position, useFixedBase=fixed, physicsClientId=self.client
+        )
+
+    @staticmethod
+    def _parking(name: str) -> tuple[float, float, float]:
+        """A spot of its own for each body, out of reach and out of every picture."""
+        furniture = ("bottom_drawer", "handle_drawer", "button", "tray", "lego", *SHAPES)
+        return (-20.0, float(furniture.index(name)), -5.0)
+
+    def _filter_furniture(self) -> None:
+        """Let furniture and table pass through each other: they stand in permanent contact.
+
+        The links of one body never touch either, but without a filter they count as candidates.
+        """
+        furniture = (self.table, *self.bodies.values())
+        selves = ((body, body) for body in (self.arm.body, *furniture))
+        for one, other in (*combinations(furniture, 2), *selves):
+            for i in range(-1, pybullet.getNumJoints(one, physicsClientId=self.client)):
+                for j in range(-1, pybullet.getNumJoints(other, physicsClientId=self.client)):
+                    pybullet.setCollisionFilterPair(one, other, i, j, 0, self.client)
+
+    def _set_mass(self, name: str, mass: float) -> None:
+        pybullet.changeDynamics(
+            self.bodies[name],
+            -1,
+            mass=mass,
+            localInertiaDiagonal=self._inertia[name],
+            physicsClientId=self.client,
+        )
+
+    # Starting a task
+
+    def reset(self, task: dict) -> None:
+        """Start `task`, which must be valid, with the arm at home and loose bodies at rest."""
+        key = (
+            task["side"],
+            bool(task["bottom_drawer"] and task["bottom_drawer"]["open"]),
+            task["bottom_drawer"] is None,
+            task["handle_drawer"] is None,
+            task["tray"] and tuple(task["tray"]),
+            task["object"] and (task["object"]["shape"], *task["object"]["position"]),
+        )
+        rest = self._prepared.get(key)
+        if rest is None:
+            self._place(task, self._first_poses(task))
+            for name in self._loose:
+                self._free(name)
+            for _ in range(SETTLING):
+                pybullet.stepSimulation(physicsClientId=self.client)
+            rest = self._prepared[key] = {name: self._pose(name) for name in self._loose}
+        self._place(task, rest)
+
+    def _first_poses(self, task: dict) -> dict[str, tuple]:
+        """Where loose bodies come to rest, before physics has had its say."""
+        poses = {}
+        if task["bottom_drawer"] is not None:
+            slid = DRAWER_TRAVEL if task["bottom_drawer"]["open"] else 0.0
+            poses["lego"] = ((LEGO[0] + slid, LEGO[1] * task["side"], LEGO[2]), _UPRIGHT)
+        if task["object"] is not None:
+            shape, (x, y) = task["object"]["shape"], task["object"]["position"]
+            poses[shape] = ((x, y, TABLE_Z + REST_HEIGHT[shape] + 0.001), _UPRIGHT)
+        return poses
+
+    def _place(self, task: dict, loose: dict[str, tuple]) -> None:
+        c, side = self.client, task["side"]
+        for name in self._loose:
+            if name not in self._waiting:
+                self._set_mass(name, 0.0)
+        pybullet.restoreState(self._blank, physicsClientId=c)
+        for _ in range(FORGETTING):
+            pybullet.performCollisionDetection(physicsClientId=c)
+        self.arm.reset(side)
+        bottom, handle = task["bottom_drawer"], task["handle_drawer"]
+        y = STACK_Y * side
+        if bottom is not None:
+            self._set_pose("bottom_drawer", (STACK_X, y, LOWER_DRAWER_Z), _UPRIGHT)
+            self._set_joint("bottom_drawer", DRAWER_TRAVEL if bottom["open"] else 0.0)
+        if handle is not None:
+            z = LOWER_DRAWER_Z if bottom is None else UPPER_DRAWER_Z
+            self._set_pose("handle_drawer", (STACK_X, y, z), _TURNED[side])
+            self._set_joint("handle_drawer", handle["opening"])
+        self._button_z = button_z(task)
+        if task["button"]:
+            self._set_pose("button", (STACK_X, y, self._button_z), _UPRIGHT)
+            self._set_joint("button", 0.0)
+        if task["tray"] is not None:
+            self._set_pose("tray", (*task["tray"], TABLE_Z), _UPRIGHT)
+        self._task, self._start = task, loose
+        self._loose, self._waiting = list(loose), list(loose)
+        self._graspable = None if task["object"] is None else task["object"]["shape"]
+        self._sliding = False
+        if self._gui:  # a window draws bodies where they are
+            for name in loose:
+                self._free(name)
+
+    def _set_pose(self, name: str, position: tuple, orientation: tuple) -> None:
+        pybullet.resetBasePositionAndOrientation(
+            self.bodies[name], position, orientation, physicsClientId=self.client
+        )
+
+    def _set_joint(self, name: str, value: float) -> None:
+        """Put a drawer or the button at `value` metres, held by its brake."""
+        body = self.bodies[name]
+        pybullet.resetJointState(body, 0, value, physicsClientId=self.client)
+        pybullet.setJointMotorControl2(
+            body, 0, pybullet.VELOCITY_CONTROL, targetVelocity=0, force=BRAKE,
+            physicsClientId=self.client,
+        )  # fmt: skip
+
+    # Running
+
+    def step(self) -> None:
+        """One control period of physics, then what the button and lost bodies call for."""
+        if self._waiting:
+            self._free_near_hand()
+        for _ in range(SUBSTEPS):
+            pybullet.stepSimulation(physicsClientId=self.client)
+        task = self._task
+        operable = task["button"] and task["bottom_drawer"] is not None and not self._sliding
+        if operable and self.joint("button") < -PRESSED:
+            self._slide_open()
+        for name in self._loose:
+            if name in self._waiting:
+                continue
+            (x, y, z), _ = self._pose(name)
+            if not (
+                WORKSPACE_LOW[0] - MARGIN < x < WORKSPACE_HIGH[0] + MARGIN
+                and WORKSPACE_LOW[1] - MARGIN < y < WORKSPACE_HIGH[1] + MARGIN
+                and TABLE_Z - MARGIN < z < WORKSPACE_HIGH[2] + 2 * MARGIN
+            ):
+                self._bring_back(name)
+
+    def _free_near_hand(self) -> None:
+        hx, hy, hz = self.arm.position()
+        for name in list(self._waiting):
+            x, y, z = self._start[name][0]
+            if (
+                abs(hx - x) < NEAR_SIDEWAYS
+                and abs(hy - y) < NEAR_SIDEWAYS
+                and hz - z < NEAR_ABOVE
+            ):
+                self._free(name)
+
+    def _free(self, name: str) -> None:
+        self._waiting.remove(name)
+        self._set_pose(name, *self._start[name])
+        self._set_mass(name, self._mass[name])
+
+    def _slide_open(self) -> None:
+        """The bottom drawer's motor takes over; a drawer already open stays as it is."""
+        self._sliding = True
+        if "lego" in self._waiting:
+            self._free("lego")
+        pybullet.setJointMotorControl2(
+            self.bodies["bottom_drawer"], 0, pybullet.POSITION_CONTROL,
+            targetPosition=DRAWER_TRAVEL, positionGain=0.1, velocityGain=1.0,
+            maxVelocity=SLIDE_SPEED, force=SLIDE_FORCE, physicsClientId=self.client,
+        )  # fmt: skip
+
+    def _bring_back(self, name: str) -> None:
+        """Drop a lost body where it started (the lego block: in its drawer) and home the arm."""
+        (x, y, z), orientation = self._start[name]
+        if name == "lego":
+            x = LEGO[0] + self.joint("bottom_drawer")
+        self._set_pose(name, (x, y, z + FALL), orientation)
+        pybullet.resetBaseVelocity(
+            self.bodies[name], (0, 0, 0), (0, 0, 0), physicsClientId=self.client
+        )
+        self.arm.reset(self._task["side"])
+
+    @contextmanager
+    def all_in_place(self) -> Iterator[None]:
+        """Show waiting bodies where they lie, for a picture, and leave physics as it was."""
+        for name in self._waiting:
+            self._set_pose(name, *self._start[name])
+        yield
+        for name in self._waiting:
+            self._set_pose(name, self._parking(name), _UPRIGHT)
+
+    # Reading
+
+    def _pose(self, name: str) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+        if name in self._waiting:
+            return self._start[name]
+        return pybullet.getBasePositionAndOrientation(
+            self.bodies[name], physicsClientId=self.client
+        )
+
+    def joint(self, name: str) -> float:
+        """How far a drawer is open, or the button up (0 at rest, negative pressed), m."""
+        return pybullet.getJointState(self.bodies[name], 0, physicsClientId=self.client)[0]
+
+    def observe(self) -> list[float]:
+        """The 13 numbers of the observation, SI units, world frame; absent objects read 0."""
+        task = self._task
+        nowhere = (0.0, 0.0, 0.0)
+        bottom = button = handle = 0.0
+        lego = nowhere
+        if task["bottom_drawer"] is not None:
+            lego = self._pose("lego")[0]
+            bottom = STACK_X + self.joint("bottom_drawer")
+        if task["handle_drawer"] is not None:
+            opening = self.joint("handle_drawer")
+            handle = task["side"] * (STACK_Y - HANDLE_REACH - opening)
+        if task["button"]:
+            button = self._button_z + self.joint("button")
+        graspable = self._pose(self._graspable)[0] if self._graspable else nowhere
+        return [
+            *self.arm.position(), self.arm.opening(), *graspable, *lego, bottom, handle, button
+        ]  # fmt: skip
