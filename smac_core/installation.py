@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -164,16 +163,11 @@ def _launch() -> Check:
 
 
 def _video() -> Check:
-    program = shutil.which("ffmpeg")
     package = _version("imageio-ffmpeg")
-    found = "missing"
-    if program:
-        found = "ffmpeg"
-    elif package:
-        found = f"imageio-ffmpeg {package}"
+    found = f"imageio-ffmpeg {package}" if package else "missing"
     consequence = "animations are GIF only, not MP4"
-    ok = bool(program or package)
-    return Check("MP4", "ffmpeg", found, ok, False, consequence, "pip install imageio-ffmpeg")
+    how = "pip install imageio-ffmpeg"
+    return Check("MP4", "imageio-ffmpeg", found, package is not None, False, consequence, how)
 
 
 def _version(distribution: str) -> str | None:

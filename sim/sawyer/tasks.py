@@ -172,8 +172,9 @@ def validate(task: dict) -> None:
 def draw_set(family: str, name: str) -> list[dict]:
     """Draw the tasks of one set anew, all distinct and distinct from the family's other sets.
 
-    "train" and "test" come from the plain sampling distribution; "test60" has the same number of
-    tasks of every behavior (to within one), so that rare behaviors are measured too.
+    "train" and "test" come from the plain sampling distribution (of a seed whose training set has
+    something of every behavior, see ``SEED``); "test60" has the same number of tasks of every
+    behavior (to within one), so that rare behaviors are measured too.
     """
     behaviors = FAMILIES[family]
     rng = np.random.default_rng([SEED, list(FAMILIES).index(family)])

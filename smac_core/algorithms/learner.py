@@ -39,11 +39,16 @@ class Learner(ABC):
         self.optimizers[name] = torch.optim.Adam(list(parameters), lr=rate, fused=True)
         return self.optimizers[name]
 
-    def sample(self, replay: Replay, from_online: Tensor | None = None) -> tuple[Tensor, Batch]:
+    def sample(
+        self,
+        replay: Replay,
+        from_online: Tensor | None = None,
+        online_window: int | None = None,
+    ) -> tuple[Tensor, Batch]:
         """A meta-batch: histories h [T, N_context, ds + da + 1] and RL batches h' of T tasks."""
         tasks = replay.sample_tasks(self.settings.meta_batch, self.generator)
         context = replay.context.sample(
-            tasks, self.settings.context_batch, self.generator, from_online
+            tasks, self.settings.context_batch, self.generator, from_online, online_window
         )
         return context, replay.sample_batch(tasks, self.settings.rl_batch, self.generator)
 

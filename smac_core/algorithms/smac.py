@@ -45,7 +45,7 @@ class SMAC(Learner):
                 self.settings.meta_batch, device=replay.device, generator=self.generator
             )
             from_online = uniform < phase.online_history_share
-        context, batch = self.sample(replay, from_online)
+        context, batch = self.sample(replay, from_online, phase.online_history_window)
         with torch.no_grad():
             posterior = self.agent.encoder(context)
             z = posterior.sample(self.generator)

@@ -118,15 +118,14 @@ class TaskBuffer:
         count: int,
         generator: torch.Generator | None = None,
         from_online: Tensor | None = None,
-        window: int | None = None,
+        online_window: int | None = None,
     ) -> Tensor:
         """Rows [T, count, width] of tasks [T], uniformly with replacement.
 
         Rows come from all that a task has or, where ``from_online`` [T] is given, from its online
         rows (true) or its offline rows (false) alone; a task without online rows gives offline
-        ones.
-        ``window`` draws all of a task's rows from one random run of that many neighbours (a few
-        trajectories, as a context at meta-test time is).
+        ones. ``online_window`` then draws a task's online rows from one random run of that many
+        neighbours: a few trajectories, as a context at meta-test time is.
         """
         offline, online = self.offline_sizes[tasks], self.online_sizes[tasks]
         if from_online is None:
@@ -135,11 +134,12 @@ class TaskBuffer:
             from_online = from_online & (online > 0)
             first = torch.where(from_online, offline, 0)
             size = torch.where(from_online, online, offline)
-        if window is not None:
+        if online_window is not None and from_online is not None:
+            window = torch.where(from_online, size.clamp_max(online_window), size)
             uniform = torch.rand(len(tasks), device=self.rows.device, generator=generator)
-            spare = (size - window).clamp_min(0)
-            first = first + (uniform * (spare + 1)).long().clamp_max_(spare)
-            size = size.clamp_max(window)
+            spare = size - window
+            first = first + torch.minimum((uniform * (spare + 1)).long(), spare)
+            size = window
         uniform = torch.rand(len(tasks), count, device=self.rows.device, generator=generator)
         size = size.unsqueeze(-1)
         index = first.unsqueeze(-1) + torch.minimum((uniform * size).long(), size - 1)

@@ -61,15 +61,19 @@ def test_online_rows_wrap_and_offline_rows_stay():
 
 
 def test_a_window_is_one_run_of_neighbours():
-    buffer = TaskBuffer([rows(0, 50), rows(1, 3)], online_capacity=1, device="cpu")
+    buffer = TaskBuffer([rows(0, 50), rows(1, 50)], online_capacity=60, device="cpu")
+    for task in (0, 1):
+        buffer.append(task, rows(task, 50, 100))
     starts = set()
     for _ in range(300):
-        sample = buffer.sample(torch.tensor([0, 1]), 60, window=5)
+        sample = buffer.sample(
+            torch.tensor([0, 1]), 60, from_online=torch.tensor([True, False]), online_window=5
+        )
         found = seen(sample[0])
-        assert max(found) - min(found) < 5
+        assert min(found) >= 100 and max(found) - min(found) < 5
         starts.add(min(found))
-        assert seen(sample[1]) <= {1000, 1001, 1002}
-    assert min(starts) == 0 and max(starts) >= 45
+        assert max(seen(sample[1])) - min(seen(sample[1])) > 5, "offline rows know no window"
+    assert min(starts) == 100 and max(starts) >= 145
 
 
 def test_bad_rows_are_refused_and_change_nothing():
