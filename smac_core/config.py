@@ -107,6 +107,7 @@ class SelfSupervised(_Section):
     labelling_context: int = Field(gt=0)
     online_history_share: float | None = Field(ge=0, le=1)
     online_history_window: int | None = Field(None, gt=0)
+    online_batch_share: float | None = Field(None, ge=0, le=1)
     freeze_context_buffer: bool
     evaluate_every: int = Field(gt=0)  # iterations
     checkpoint_every: int = Field(gt=0)  # iterations

@@ -37,6 +37,7 @@ OPEN, SHUT = -1.0, 1.0
 AJAR = -0.55  # gripper wide enough for the lego block, narrow enough for its drawer
 ROUND_HANDLE = 0.0  # gripper narrow enough to pass between handle and drawer
 GRIPPING = 5  # steps for the fingers to close
+PRESSING = 30  # steps at most to go down to the button and hold it
 HOLD, HOLD_FORCED = 20, 75  # steps to carry something and hold it there
 # what stays achieved when the hand lets go
 LASTING = set(EIGHT) - {"move_hand", "move_object", "move_lego"}
@@ -132,21 +133,27 @@ class ScriptedPolicy:
     def _close_handle_drawer(self) -> Iterator[Waypoint]:
         yield from self._slide_handle(0.0)
 
-    def _press_button(self) -> Iterator[Waypoint]:
+    def _press_button(self, until: str = "press_button") -> Iterator[Waypoint]:
+        """Press, and hold until what the button is for has happened.
+
+        Were the hand to rise as soon as the button is down, a centimetre would be all that tells
+        states of pressing from states of rising.
+        """
         x, y = STACK_X, STACK_Y * self._task["side"]
         yield from self._rise(SHUT)
         yield from self._go((x, y, TRAVEL_Z), SHUT, tolerance=ALIGNED)
         low = WORKSPACE_LOW[2]
-        for _ in range(20):
+        for _ in range(PRESSING):
             z = max(self._observation[BUTTON] - 0.03, low)
-            if self._env.scene.joint("button") < -0.0115:
+            down = self._env.scene.joint("button") < -0.0115
+            if down and success(until, self._task, self._observation):
                 break
             yield (x, y, z), SHUT
         yield from self._rise(SHUT)
         yield (x, y, TRAVEL_Z), SHUT
 
     def _open_button_drawer(self) -> Iterator[Waypoint]:
-        yield from self._press_button()
+        yield from self._press_button(until="open_button_drawer")
 
     def _move_object(self) -> Iterator[Waypoint]:
         height = GRIP_HEIGHT[self._task["object"]["shape"]]

@@ -42,15 +42,21 @@ class Learner(ABC):
     def sample(
         self,
         replay: Replay,
-        from_online: Tensor | None = None,
+        history_online: Tensor | None = None,
+        batch_online: Tensor | None = None,
         online_window: int | None = None,
     ) -> tuple[Tensor, Batch]:
-        """A meta-batch: histories h [T, N_context, ds + da + 1] and RL batches h' of T tasks."""
-        tasks = replay.sample_tasks(self.settings.meta_batch, self.generator)
+        """A meta-batch: histories h [T, N_context, ds + da + 1] and RL batches h' of T tasks.
+
+        The masks [T] say of which tasks h and h' come from online data alone (TaskBuffer.sample).
+        """
+        settings, generator = self.settings, self.generator
+        tasks = replay.sample_tasks(settings.meta_batch, generator)
         context = replay.context.sample(
-            tasks, self.settings.context_batch, self.generator, from_online, online_window
+            tasks, settings.context_batch, generator, history_online, online_window
         )
-        return context, replay.sample_batch(tasks, self.settings.rl_batch, self.generator)
+        rows = replay.rl.sample(tasks, settings.rl_batch, generator, batch_online)
+        return context, replay.layout.unpack(rows)
 
     def update_inference(self, context: Tensor, batch: Batch) -> tuple[Tensor, Info]:
         """Step encoder and decoder on equation (3); returns z ~ q(z | h) [T, dz], detached."""

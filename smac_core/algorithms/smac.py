@@ -39,18 +39,24 @@ class SMAC(Learner):
     def self_supervised_update(self, replay: Replay) -> Info:
         """Algorithm 1, lines 10 to 12; encoder and decoder stay as they are."""
         phase = self.config.self_supervised
-        from_online = None  # the paper: histories from the mixed buffer
-        if phase.online_history_share is not None:
-            uniform = torch.rand(
-                self.settings.meta_batch, device=replay.device, generator=self.generator
-            )
-            from_online = uniform < phase.online_history_share
-        context, batch = self.sample(replay, from_online, phase.online_history_window)
+        context, batch = self.sample(
+            replay,
+            self._online(phase.online_history_share),
+            self._online(phase.online_batch_share),
+            phase.online_history_window,
+        )
         with torch.no_grad():
             posterior = self.agent.encoder(context)
             z = posterior.sample(self.generator)
         info = {"kl": posterior.kl_from_standard_normal().mean()}
         return info | self._update_actor_critic(batch, z, lambda_pearl=phase.lambda_pearl)
+
+    def _online(self, share: float | None) -> Tensor | None:
+        """Which tasks of a meta-batch draw on online data alone; None: all mix, as in the paper."""
+        if share is None:
+            return None
+        device = self.agent.device
+        return torch.rand(self.settings.meta_batch, device=device, generator=self.generator) < share
 
     def _update_actor_critic(self, batch: Batch, z: Tensor, lambda_pearl: float) -> Info:
         settings, policy = self.settings, self.agent.policy

@@ -34,7 +34,9 @@ def summarize(folders: list[Path], out: Path) -> list[dict[str, Any]]:
     out.mkdir(parents=True, exist_ok=True)
     rows = table(folders, scores)
     _write_csv(out / "table.csv", rows)
-    _write_csv(out / "differences.csv", differences(folders))
+    gains = differences(folders)
+    _write_csv(out / "differences.csv", gains)
+    (out / "table.md").write_text(markdown(rows, gains))
     _write_csv(out / "curves.csv", curves(folders))
     write_json(
         out / "experiment.json",
@@ -111,6 +113,37 @@ def differences(folders: list[Path]) -> list[dict[str, Any]]:
                 row[f"{measure}_by_seed"] = " ".join(f"{v:.3f}" for v in gain.mean(1))
             rows.append(row)
     return rows
+
+
+def markdown(rows: list[dict[str, Any]], gains: list[dict[str, Any]]) -> str:
+    """The table and the differences for readers."""
+    behaviors = list(dict.fromkeys(row["behavior"] for row in rows if row["behavior"] != "all"))
+
+    def cell(row: dict[str, Any], measure: str) -> str:
+        factor, digits, unit = (100, 0, " %") if measure == "success" else (1, 1, "")
+        mean, half = factor * row[measure], factor * row[f"{measure}_95"]
+        return f"{mean:.{digits}f} ± {half:.{digits}f}{unit}"
+
+    names = [name.replace("_", " ") for name in behaviors]
+    lines = [
+        "| method | context | success | return | " + " | ".join(names) + " |",
+        "|" + "---|" * (4 + len(names)),
+    ]
+    for row in rows:
+        if row["behavior"] != "all":
+            continue
+        same = ("method", "context")
+        parts = {r["behavior"]: r for r in rows if all(r[key] == row[key] for key in same)}
+        cells = [row["method"], row["context"], cell(row, "success"), cell(row, "return")]
+        cells += [cell(parts[behavior], "success") for behavior in behaviors]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| gain of | over | context | success | return | success by seed |"]
+    lines.append("|" + "---|" * 6)
+    for row in gains:
+        cells = [row["gain of"], row["over"], row["context"]]
+        cells += [cell(row, "success"), cell(row, "return"), row["success_by_seed"]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def curves(folders: list[Path]) -> list[dict[str, Any]]:

@@ -201,12 +201,6 @@ class Replay:
             return order[:count]
         return torch.randint(self.tasks, (count,), device=self.device, generator=generator)
 
-    def sample_batch(
-        self, tasks: Tensor, count: int, generator: torch.Generator | None = None
-    ) -> Batch:
-        """The RL batch h' of tasks [T], ``count`` transitions each."""
-        return self.layout.unpack(self.rl.sample(tasks, count, generator))
-
     def append(self, task: int, rows: Tensor, *, exploration: bool) -> None:
         """Add a labelled trajectory [L, width]; only exploration feeds the encoder's buffer."""
         self.rl.append(task, rows)

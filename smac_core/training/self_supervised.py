@@ -92,6 +92,7 @@ def self_train(run: Run, pool: EnvironmentPool, *, quiet: bool = False) -> bool:
             if run.step % settings.evaluate_every == 0 or run.step == settings.iterations:
                 values |= evaluate(run, pool)
             metrics.log(run.phase, run.step, values)
+            metrics.flush()  # an iteration takes seconds; who watches the file sees each
             if run.step % settings.checkpoint_every == 0 and run.step < settings.iterations:
                 run.save()
         run.save()

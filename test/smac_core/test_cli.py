@@ -177,6 +177,7 @@ def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
         "table.csv",
         "differences.csv",
         "curves.csv",
+        "table.md",
         "experiment.json",
         "fig5.png",
         "fig2.png",
