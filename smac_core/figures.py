@@ -129,24 +129,30 @@ def _context_shift(pyplot, evaluations):
 
 
 def _traces(pyplot, evaluations):
-    """Figures 6 and 7: the first two observation dimensions visited after adaptation."""
+    """Figures 6 and 7: where the first two observation dimensions went after adaptation.
+
+    The longer of the two lies across.
+    """
     phases = [p for p in ("offline", "self_supervised") if (p, "online") in evaluations]
     if not phases:
         return None
+    everything = evaluations[phases[0], "online"]["observations"][..., :2].astype(float)
+    across = int(np.argmax(np.ptp(everything.reshape(-1, 2), axis=0)))
     figure, axes = pyplot.subplots(
-        1, len(phases), figsize=(4.5 * len(phases), 4), squeeze=False, sharex=True, sharey=True
+        len(phases), 1, figsize=(7, 2.6 * len(phases)), squeeze=False, sharex=True, sharey=True
     )
-    for axis, phase in zip(axes[0], phases, strict=True):
+    for axis, phase in zip(axes[:, 0], phases, strict=True):
         for context, color in CONTEXT_COLORS.items():
             if (phase, context) not in evaluations:
                 continue
-            paths = evaluations[phase, context]["observations"][:, :, :2].astype(float)
+            paths = evaluations[phase, context]["observations"].astype(float)
             for number, path in enumerate(paths[:: max(1, len(paths) // 60)]):
                 label = f"{context} context" if number == 0 else None
-                axis.plot(path[:, 0], path[:, 1], color=color, alpha=0.35, lw=0.8, label=label)
-        axis.set(title=NAMES[phase], xlabel="x (m)", aspect="equal")
-    axes[0, 0].set(ylabel="y (m)")
-    axes[0, 0].legend(frameon=False, fontsize=8)
+                horizontal, vertical = path[:, across], path[:, 1 - across]
+                axis.plot(horizontal, vertical, color=color, alpha=0.35, lw=0.8, label=label)
+        axis.set(title=NAMES[phase], ylabel=f"{'xy'[1 - across]} (m)", aspect="equal")
+    axes[-1, 0].set(xlabel=f"{'xy'[across]} (m)")
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     figure.tight_layout()
     return figure
 

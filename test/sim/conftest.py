@@ -1,25 +1,6 @@
-"""Fixtures for the simulators' tests, and the `slow` marker.
-
-Slow tests run when asked for: ``pytest test/sim -m slow``.
-"""
-
-from pathlib import Path
+"""Fixtures for the simulators' tests."""
 
 import pytest
-
-HERE = Path(__file__).parent
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes minutes; runs with -m slow")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.option.markexpr:
-        return
-    for item in items:
-        if HERE in item.path.parents and "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow; run with -m slow"))
 
 
 @pytest.fixture(scope="module")

@@ -71,8 +71,8 @@ def test_the_whole_way_on_sawyer_at_scale_smoke(smac, tmp_path):
     assert result["phase"] == "self_supervised"
     for context in ("online", "offline"):
         found = result[context]
-        assert found["tasks"] == 60
-        assert sum(b["tasks"] for b in found["by_behavior"].values()) == 60
+        assert found["tasks"] == 10
+        assert sum(b["tasks"] for b in found["by_behavior"].values()) == 10
         assert -50 <= found["return"]["mean"] <= 0
     drawn = smac("figures", run).stdout.split()
     assert {path.rsplit("/", 1)[1] for path in drawn} == {
@@ -91,6 +91,21 @@ def test_the_whole_way_on_sawyer_at_scale_smoke(smac, tmp_path):
         assert gif.n_frames == 77  # every other frame of 3 episodes of 51
     smac("render", "sawyer", "--task", 0, "--out", tmp_path / "script.png", *size)
     assert Image.open(tmp_path / "script.png").size == (5 * 96, 72)
+
+
+@pytest.mark.slow
+def test_the_demo_runs_and_goes_on_where_it_was(smac, tmp_path):
+    out = tmp_path / "demo"
+    done = smac("demo", "--scale", "smoke", "--out", out)
+    for row in ("scripted data", "meta-BC", "SMAC, offline phase", "SMAC, self-supervised"):
+        assert row in done.stdout
+    for path in ("held_out_task.gif", "smac/figures/learning_curve.png", "scores.json"):
+        assert (out / path).exists()
+    (out / "scores.json").unlink()
+    weights = sorted(out.rglob("weights.safetensors"))
+    before = [path.stat().st_mtime_ns for path in weights]
+    smac("demo", "--scale", "smoke", "--out", out)
+    assert before == [path.stat().st_mtime_ns for path in weights]
 
 
 def test_train_refuses_the_wrong_file(smac, tmp_path):
