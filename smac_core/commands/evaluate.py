@@ -13,7 +13,7 @@ from smac_core.evaluation import MetaTest, interval, meta_test
 from smac_core.tasks import load_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.progress import Progress
-from smac_core.training.run import command, load_agent, write_json
+from smac_core.training.run import command, load_agent, load_dataset, write_json
 
 CONTEXTS = {"online": ("online",), "offline": ("offline",), "both": ("online", "offline")}
 
@@ -45,8 +45,7 @@ def evaluate_run(
     chosen = choose_tasks(config, tasks)
     offline = None
     if context != "online":
-        path = dataset_path or Path(state["dataset"]["path"])
-        offline = offline_data(Dataset.load(path), chosen)
+        offline = offline_data(load_dataset(directory, state, dataset_path), chosen)
     settings, horizon = config.evaluation, config.environment.horizon
     sources = CONTEXTS[context]
     episodes = {"online": settings.exploration_episodes + 1, "offline": 1}

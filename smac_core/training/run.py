@@ -114,9 +114,7 @@ class Run:
         tensors, state = checkpoint.load(folder, device=device)
         config = parse_config(state["config"], str(folder / checkpoint.STATE))
         config = override_config(config, overrides)
-        path = dataset_path or Path(state["dataset"]["path"])
-        dataset = Dataset.load(path)
-        require_match(path, "fingerprint", dataset.fingerprint, state["dataset"]["fingerprint"])
+        dataset = load_dataset(directory, state, dataset_path)
         run = cls._build(directory, config, dataset, state["algorithm"], state["seed"], device)
         run.phase, run.step, run.counters = phase, state["step"], state["counters"]
         load_modules(run.learner.networks, tensors, folder)
@@ -184,7 +182,7 @@ class Run:
             "observation_dim": self.dataset.observation_dim,
             "action_dim": self.dataset.action_dim,
             "dataset": {
-                "path": os.path.relpath(self.dataset.path),
+                "path": os.path.relpath(self.dataset.path, self.directory),
                 "fingerprint": self.dataset.fingerprint,
             },
             "contract": self.dataset.contract,
@@ -212,6 +210,22 @@ def make_replay(agent: Agent, config: Config, tasks: list[TaskData], device: str
         tensors[0], tensors[3] = agent.standardizer(tensors[0]), agent.standardizer(tensors[3])
         rows.append(layout.pack(*tensors))
     return Replay(layout, rows, config.self_supervised.online_capacity, device)
+
+
+def load_dataset(directory: Path, state: dict[str, Any], moved: Path | None = None) -> Dataset:
+    """The dataset that a run was trained on, where it was then or where it has ``moved`` to.
+
+    Raises:
+        InputError: it is neither.
+        CheckpointError: the file there holds other data.
+    """
+    path = moved or directory / state["dataset"]["path"]
+    if not path.exists():
+        expected = f"the run's dataset {state['dataset']['fingerprint']}; say where with --dataset"
+        raise InputError(path, "file", "no such file", expected)
+    dataset = Dataset.load(path)
+    require_match(path, "fingerprint", dataset.fingerprint, state["dataset"]["fingerprint"])
+    return dataset
 
 
 def load_agent(

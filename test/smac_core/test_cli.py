@@ -149,6 +149,21 @@ def test_wrong_input_ends_in_one_clear_line(
     assert not list(tmp_path.iterdir()), "nothing is left behind"
 
 
+def test_a_run_finds_its_dataset_from_anywhere(smac, domain, dataset, trained, tmp_path):
+    short = ["--set", "offline.steps=2", "--set", "offline.log_every=1"]
+    arguments = ["--domain", domain, "--scale", "paper", "--out", "runs/a", *short]
+    shutil.copy(dataset.path, tmp_path / "data.h5")
+    smac("train", "data.h5", *arguments, cwd=tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    run = ["evaluate", "../runs/a", "--context", "offline", "--workers", 0]
+    smac(*run, cwd=tmp_path / "elsewhere")
+    (tmp_path / "data.h5").rename(tmp_path / "moved.h5")
+    done = smac(*run, cwd=tmp_path / "elsewhere", check=False)
+    assert done.returncode == 2
+    assert "no such file" in done.stderr and "--dataset" in done.stderr
+    smac(*run, "--dataset", "../moved.h5", cwd=tmp_path / "elsewhere")
+
+
 def test_a_damaged_checkpoint_is_told(smac, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     weights = sorted((run / "offline" / "checkpoints").glob("*/weights.safetensors"))[-1]
