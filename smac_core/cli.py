@@ -20,7 +20,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
 RunFolder = Annotated[Path, typer.Argument(help="A run's folder, as smac train made it.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Threads = Annotated[int, typer.Option(help="CPU threads of torch; 0: torch's choice.", min=0)]
 Workers = Annotated[int, typer.Option(help="Simulation processes; 0: in this one.", min=0)]
@@ -38,26 +38,27 @@ Phase = Annotated[
 
 def main(application: typer.Typer = app) -> None:
     """Run the command line: wrong input ends in one line on standard error and exit code 2."""
-    from pydantic import ValidationError
-
     try:
-        application(standalone_mode=True)
-    except (ValueError, FloatingPointError, OSError, RuntimeError) as error:
-        if not _expected(error) or isinstance(error, ValidationError):
+        application()
+    except Exception as error:
+        if not _expected(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 def _expected(error: Exception) -> bool:
+    from concurrent.futures.process import BrokenProcessPool
+
+    from gymnasium.error import Error as EnvironmentError_
+
     from smac_core.config import ConfigError
     from smac_core.errors import InputError
     from smac_core.training.environment_pool import EnvironmentPoolError
 
-    kinds = (InputError, ConfigError, FloatingPointError, OSError, EnvironmentPoolError)
-    return isinstance(error, kinds)
+    inputs = (InputError, ConfigError, EnvironmentError_)
+    failures = (FloatingPointError, OSError, EnvironmentPoolError, BrokenProcessPool)
+    return isinstance(error, (*inputs, *failures))
 
 
 @app.command()
@@ -65,7 +66,9 @@ def collect(
     domain: Annotated[str, typer.Argument(help="sawyer, or the path of a domain's YAML.")],
     out: Annotated[Path, typer.Option(help="The dataset file to write.")],
     tasks: Annotated[int, typer.Option(help="Training tasks; 0: all.", min=0)] = 0,
-    trajectories: Annotated[int, typer.Option(help="A training task; 0: as configured.")] = 0,
+    trajectories: Annotated[
+        int, typer.Option(help="A training task; 0: as configured.", min=0)
+    ] = 0,
     scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "paper",
     workers: Workers = 2,
     seed: Seed = 0,
@@ -110,13 +113,15 @@ def data_info(
 
 @app.command()
 def train(
-    dataset: Annotated[Path, typer.Argument(help="A dataset file (smac collect, smac bag).")],
+    dataset: Annotated[Path, typer.Argument(help="A dataset file, as smac collect made it.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    algorithm: Annotated[str, typer.Option(help="smac or meta_bc.")] = "smac",
-    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "cpu",
+    algorithm: Annotated[str | None, typer.Option(help="smac (the default) or meta_bc.")] = None,
+    scale: Annotated[str | None, typer.Option(help="smoke, cpu (the default) or paper.")] = None,
     domain: Annotated[str | None, typer.Option(help="Default: the dataset's.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything random; default 0.", min=0, max=2**32 - 1)
+    ] = None,
     device: Device = "auto",
     threads: Threads = 0,
     changes: Set = [],
@@ -133,16 +138,22 @@ def train(
     from smac_core.training.offline import train_offline
     from smac_core.training.run import Run, resolve_device
 
-    if algorithm not in ALGORITHMS:
+    if algorithm not in (None, *ALGORITHMS):
         raise InputError("--algorithm", "name", algorithm, " or ".join(ALGORITHMS))
     _use_threads(threads)
     device = resolve_device(device)
     if resume:
         run = Run.resume(out, "offline", device=device, dataset_path=dataset, overrides=changes)
+        kept = {"algorithm": run.algorithm, "scale": run.config.scale, "seed": run.seed}
+        for name, asked in (("algorithm", algorithm), ("scale", scale), ("seed", seed)):
+            if asked not in (None, kept[name]):
+                raise InputError(out, name, kept[name], f"{asked}, as asked: train a new run")
     else:
         data = Dataset.load(dataset)
-        config = load_config(domain or data.domain, scale, changes)
-        run = Run.create(out, config, data, algorithm=algorithm, seed=seed, device=device)
+        config = load_config(domain or data.domain, scale or "cpu", changes)
+        run = Run.create(
+            out, config, data, algorithm=algorithm or "smac", seed=seed or 0, device=device
+        )
     if not train_offline(run, quiet=quiet):
         raise typer.Exit(130)
     print(out)
@@ -401,4 +412,4 @@ def _use_threads(threads: int) -> None:
 
 
 def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1))
+    print(json.dumps(content, indent=1, allow_nan=False))

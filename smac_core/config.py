@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 SCALES = ("smoke", "cpu", "paper")
 
@@ -96,7 +96,7 @@ class Offline(_Section):
 class SelfSupervised(_Section):
     iterations: int = Field(gt=0)
     tasks_per_iteration: int = Field(gt=0)
-    exploration_trajectories: int = Field(ge=0)  # a task and iteration, z ~ p(z)
+    exploration_trajectories: int = Field(gt=0)  # a task and iteration, z ~ p(z)
     adapted_trajectories: int = Field(ge=0)  # likewise, z ~ q(z | labelled exploration)
     gradient_steps_per_transition: float = Field(gt=0)
     online_capacity: int = Field(gt=0)  # transitions kept a task
@@ -134,6 +134,15 @@ class Config(_Section):
     offline: Offline
     self_supervised: SelfSupervised
     evaluation: Evaluation
+
+    @model_validator(mode="after")
+    def _trajectories_fit(self) -> "Config":
+        if self.self_supervised.online_capacity < self.environment.horizon:
+            raise ValueError(
+                f"self_supervised.online_capacity {self.self_supervised.online_capacity} holds no "
+                f"trajectory of environment.horizon {self.environment.horizon} steps"
+            )
+        return self
 
 
 def config_directory() -> Path:
@@ -242,6 +251,8 @@ def _unknown(kind: str, found: str, known: list[str] | tuple[str, ...]) -> str:
 
 def _explain(problem: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
+    if problem["type"] == "value_error":  # ours, which names keys and values itself
+        return problem["msg"].removeprefix("Value error, ")
     if problem["type"] != "extra_forbidden":
         return f"{'.'.join(location)}: {problem['msg']}, found {problem['input']!r}"
     section: type[BaseModel] = Config

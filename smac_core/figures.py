@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from smac_core.errors import InputError
+from smac_core.evaluation import interval
 
 COLORS = {
     "offline": "#4c72b0",
@@ -118,7 +119,7 @@ def _context_shift(pyplot, evaluations):
                 result["kl"].ravel(), bins, alpha=0.6, color=color, label=f"{context} context"
             )
             means = result["returns"].mean(1)
-            error = 1.96 * means.std(ddof=1) / len(means) ** 0.5 if len(means) > 1 else 0
+            error = interval(means)["half_width_95"] or 0.0
             axes[1, column].bar(place, means.mean(), yerr=error, color=color, capsize=4)
         axes[0, column].set(title=NAMES[phase], xlabel="KL(posterior || prior)")
         axes[1, column].set_xticks(range(len(CONTEXT_COLORS)), list(CONTEXT_COLORS))
@@ -172,7 +173,7 @@ def _success(pyplot, evaluations):
         names = sorted(groups)
         for place, name in enumerate(names):
             values = np.array(groups[name])
-            error = 1.96 * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0
+            error = interval(values)["half_width_95"] or 0.0
             axis.bar(
                 place + (number - (len(phases) - 1) / 2) * width,
                 100 * values.mean(),

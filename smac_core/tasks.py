@@ -15,11 +15,13 @@ def load_tasks(name: str) -> list[dict[str, Any]]:
         InputError: no such file, or not a JSON list of objects with at least one of them.
     """
     package, colon, inside = name.partition(":")
-    source = resources.files(package).joinpath(inside) if colon else Path(name)
     try:
+        source = resources.files(package).joinpath(inside) if colon else Path(name)
         tasks = json.loads(source.read_text())
-    except FileNotFoundError:
-        raise InputError(name, "file", "no such file", "a JSON list of tasks") from None
+    except (OSError, ModuleNotFoundError) as error:
+        raise InputError(name, "file", error, "a JSON list of tasks") from None
+    except UnicodeDecodeError:
+        raise InputError(name, "content", "no text", "a JSON list of tasks") from None
     except json.JSONDecodeError as error:
         raise InputError(name, f"line {error.lineno}", error.msg, "JSON") from None
     if not isinstance(tasks, list) or not tasks or not all(isinstance(t, dict) for t in tasks):

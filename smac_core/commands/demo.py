@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from smac_core.commands.evaluate import percent
+from smac_core.commands.evaluate import percent, plain
 from smac_core.commands.pipeline import Interrupted, Pipeline
 from smac_core.config import load_config
 from smac_core.figures import draw
@@ -53,22 +53,17 @@ def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> 
 def show(scores: dict[str, Any]) -> None:
     """The table: held-out tasks, from online and from offline context."""
     tasks = scores["rows"]["scripted data"]["online"]["tasks"]
-    table = Table(
-        "",
-        "success, online context",
-        "return",
-        "success, offline context",
-        "return",
-        title=f"{tasks} held-out tasks, last of 3 episodes (mean ± 95 % over tasks)",
-    )
+    table = Table(title=f"{tasks} held-out tasks, last of 3 episodes (mean ± 95 % over tasks)")
+    table.add_column("", no_wrap=True)
+    for context in ("online", "offline"):
+        table.add_column(f"success, {context} context")
+        table.add_column("return")
     for name, row in scores["rows"].items():
         cells = []
         for context in ("online", "offline"):
             if context not in row:
                 cells += ["", ""]
                 continue
-            value = row[context]["return"]
-            cells.append(percent(row[context]["success"]))
-            cells.append(f"{value['mean']:.1f} ± {value['half_width_95']:.1f}")
+            cells += [percent(row[context]["success"]), plain(row[context]["return"])]
         table.add_row(name, *cells)
     Console().print(table)

@@ -32,7 +32,7 @@ def evaluate_run(
     quiet: bool = False,
     pool: EnvironmentPool | None = None,
 ) -> dict[str, Any]:
-    """Results by context, JSON-able; also written to RUN/evaluations/<phase>_<tasks>_<context>.
+    """Results by context, JSON-able; also in RUN/evaluations/<phase>_<tasks>_<context>.json.
 
     Raises:
         InputError: unknown context, no such tasks, or no offline data for them.
@@ -50,7 +50,7 @@ def evaluate_run(
     sources = CONTEXTS[context]
     episodes = {"online": settings.exploration_episodes + 1, "offline": 1}
     total = sum(episodes[s] for s in sources) * len(chosen) * settings.repeats * horizon
-    results: dict[str, Any] = {
+    origin: dict[str, Any] = {
         "run": directory.name,
         "phase": phase,
         "step": state["step"],
@@ -62,6 +62,7 @@ def evaluate_run(
         "commit": git_revision(),
         "command": command(),
     }
+    results = dict(origin)
     own = pool is None
     if own:
         pool = make_pool(config, workers, size=len(chosen))
@@ -80,12 +81,19 @@ def evaluate_run(
                     advance=bar.advance,
                 )
                 results[source] = result.summary()
-                keep(directory / "evaluations" / f"{phase}_{Path(tasks).stem}_{source}", result)
+                place = evaluation_file(directory, phase, source, tasks)
+                keep(place, result)
+                write_json(place, origin | {source: results[source]})
     finally:
         if own:
             pool.close()
-    write_json(directory / "evaluations" / f"{phase}_{Path(tasks).stem}.json", results)
     return results
+
+
+def evaluation_file(directory: Path, phase: str, context: str, tasks: str = "test") -> Path:
+    """Where a run keeps an evaluation's summary; the arrays behind it are the .npz beside it."""
+    name = tasks if tasks in ("test", "train") else f"tasks-{Path(tasks).stem}"
+    return directory / "evaluations" / f"{phase}_{name}_{context}.json"
 
 
 def make_pool(config: Config, workers: int, size: int = 60) -> EnvironmentPool:
@@ -101,11 +109,13 @@ def make_pool(config: Config, workers: int, size: int = 60) -> EnvironmentPool:
 
 
 def choose_tasks(config: Config, name: str) -> list[dict[str, Any]]:
-    """``test``: all of them; ``train``: as many as configured; else a JSON list's."""
+    """``test``: all of them; ``train``: as many as configured, at random; else a JSON list's."""
     if name == "test":
         return load_tasks(config.tasks.test)
     if name == "train":
-        return load_tasks(config.tasks.train)[: config.evaluation.train_tasks]
+        tasks = load_tasks(config.tasks.train)
+        count = min(config.evaluation.train_tasks, len(tasks))
+        return [tasks[i] for i in np.random.default_rng(0).permutation(len(tasks))[:count]]
     return load_tasks(name)
 
 
@@ -131,7 +141,11 @@ def offline_data(dataset: Dataset, tasks: list[dict[str, Any]]) -> list[TaskData
 
 
 def data_scores(tasks: list[TaskData], horizon: int) -> dict[str, Any]:
-    """The behaviour policy's return and final success over ``horizon`` steps."""
+    """The behaviour policy's return and final success over ``horizon`` steps.
+
+    Success is read off the rewards, as the data keep nothing else: not negative at the last step
+    (sparse rewards of -1 and 0, or 0 and 1).
+    """
     returns, success = [], []
     for data in tasks:
         rewards = [data.rewards[rows][:horizon] for rows in data.trajectories]
@@ -154,16 +168,17 @@ def data_scores(tasks: list[TaskData], horizon: int) -> dict[str, Any]:
     return report
 
 
-def keep(stem: Path, result: MetaTest) -> None:
-    """Arrays behind a summary, for figures: <stem>.npz without pickles."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+def keep(summary: Path, result: MetaTest) -> None:
+    """The arrays behind a summary, for figures: an .npz without pickles beside it."""
+    summary.parent.mkdir(parents=True, exist_ok=True)
+    stem = summary.with_suffix("")
     fields = ("returns", "success", "exploration_returns", "kl", "decoder_error")
     arrays = {name: getattr(result, name) for name in fields}
     arrays["observations"] = result.trajectories.observations.cpu().numpy().astype(np.float16)
     arrays["behaviors"] = np.array([str(t.get("behavior", "all")) for t in result.tasks])
     temporary = stem.with_name(f".{stem.name}.tmp.npz")
     np.savez_compressed(temporary, **arrays)
-    temporary.replace(stem.with_suffix(".npz"))
+    temporary.replace(summary.with_suffix(".npz"))
 
 
 def show_results(results: dict[str, Any]) -> None:
@@ -190,11 +205,18 @@ def show_results(results: dict[str, Any]) -> None:
                 name,
                 str(row["tasks"]),
                 percent(row["success"]),
-                f"{row['return']['mean']:.1f} ± {row['return']['half_width_95']:.1f}",
+                plain(row["return"]),
             )
     Console().print(table)
 
 
-def percent(value: dict[str, float]) -> str:
+def percent(value: dict[str, float | None]) -> str:
     """An interval as a percentage."""
-    return f"{100 * value['mean']:.0f} ± {100 * value['half_width_95']:.0f} %"
+    half = value["half_width_95"]
+    return f"{100 * value['mean']:.0f}{'' if half is None else f' ± {100 * half:.0f}'} %"
+
+
+def plain(value: dict[str, float | None]) -> str:
+    """An interval as numbers."""
+    half = value["half_width_95"]
+    return f"{value['mean']:.1f}{'' if half is None else f' ± {half:.1f}'}"

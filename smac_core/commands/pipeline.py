@@ -1,5 +1,6 @@
 """Every stage of an experiment, each skipped where its result is there.
 
+OUT/pipeline.json      the settings; other settings need another folder
 OUT/data.h5            the offline data                    (smac collect)
 OUT/smac, OUT/meta_bc  runs                                (smac train, self-train, evaluate)
 OUT/scores.json        what the table and the figure show
@@ -8,14 +9,22 @@ OUT/scores.json        what the table and the figure show
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smac_core import checkpoint
 from smac_core.commands.collect import collect_dataset
-from smac_core.commands.evaluate import data_scores, evaluate_run, make_pool, offline_data
+from smac_core.commands.evaluate import (
+    data_scores,
+    evaluate_run,
+    evaluation_file,
+    make_pool,
+    offline_data,
+)
 from smac_core.config import Config, load_config
 from smac_core.data.dataset import Dataset, git_revision
+from smac_core.errors import InputError
 from smac_core.tasks import load_tasks
 from smac_core.training import self_supervised
 from smac_core.training.environment_pool import EnvironmentPool
@@ -49,14 +58,15 @@ class Pipeline:
     device: str = "cpu"
     quiet: bool = False
     announce: Callable[[str], None] = print
-    seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> dict[str, Any]:
         """All stages; the scores, also in OUT/scores.json.
 
         Raises:
             Interrupted: Ctrl-C.
+            InputError: the folder holds a pipeline with other settings.
         """
+        self._claim()
         if not self.data.exists():
             self._stage("collecting labelled data with the scripted policy", self._collect)
         for algorithm in ("meta_bc", "smac"):
@@ -71,11 +81,42 @@ class Pipeline:
     def data(self) -> Path:
         return self.out / "data.h5"
 
+    @property
+    def times(self) -> Path:
+        """Seconds that each stage has taken."""
+        return self.out / "seconds.json"
+
+    def _claim(self) -> None:
+        """Results of other settings are not to be mistaken for these."""
+        path = self.out / "pipeline.json"
+        mine = {
+            "seed": self.seed,
+            "trajectories": self.trajectories,
+            "config": self.config.model_dump(mode="json"),
+        }
+        if not path.exists():
+            write_json(path, mine)
+            return
+        found = _flat(json.loads(path.read_text()))
+        differing = [key for key, value in _flat(mine).items() if found.get(key) != value]
+        if differing:
+            more = " ..." if len(differing) > 4 else ""
+            raise InputError(
+                path,
+                "settings",
+                f"another {', '.join(differing[:4])}{more}",
+                "the same ones to go on with it, or another --out",
+            )
+
     def _stage(self, name: str, work: Callable, *arguments: Any) -> None:
         self.announce(name)
         began = time.monotonic()
-        work(*arguments)
-        self.seconds[name] = round(time.monotonic() - began, 1)
+        try:
+            work(*arguments)
+        finally:  # a stage in several sittings takes the sum of them
+            before = json.loads(self.times.read_text()) if self.times.exists() else {}
+            total = before.get(name, 0.0) + time.monotonic() - began
+            write_json(self.times, before | {name: round(total, 1)})
 
     def _collect(self) -> None:
         collect_dataset(
@@ -117,10 +158,14 @@ class Pipeline:
 
     def _evaluate(self, pool: EnvironmentPool) -> None:
         for name, phase in ROWS.values():
-            result = self.out / name / "evaluations" / f"{phase}_test.json"
-            if (self.out / name / phase).exists() and not result.exists():
+            run = self.out / name
+            if not (run / phase).exists():
+                continue
+            files = [evaluation_file(run, phase, context) for context in ("online", "offline")]
+            step = checkpoint.load_state(run / phase / "checkpoints")["step"]
+            if not all(f.exists() and json.loads(f.read_text())["step"] == step for f in files):
                 evaluate_run(
-                    self.out / name,
+                    run,
                     phase,
                     context="both",
                     dataset_path=self.data,
@@ -136,25 +181,32 @@ class Pipeline:
         horizon = self.config.environment.horizon
         rows: dict[str, Any] = {"scripted data": {"online": data_scores(held_out, horizon)}}
         for row, (name, phase) in ROWS.items():
-            result = self.out / name / "evaluations" / f"{phase}_test.json"
-            if result.exists():
-                loaded = json.loads(result.read_text())
-                rows[row] = {context: loaded[context] for context in ("online", "offline")}
-        path = self.out / "scores.json"
-        before = json.loads(path.read_text())["seconds"] if path.exists() else {}
-        longest = {k: max(v, before.get(k, 0.0)) for k, v in self.seconds.items()}
+            for context in ("online", "offline"):
+                result = evaluation_file(self.out / name, phase, context)
+                if result.exists():
+                    rows.setdefault(row, {})[context] = json.loads(result.read_text())[context]
         scores = {
             "seed": self.seed,
             "scale": self.config.scale,
             "command": command(),
             "commit": git_revision(),
             "data": dataset.summary()["splits"]["train"],
-            "seconds": before | longest,
+            "seconds": json.loads(self.times.read_text()),
             "rows": rows,
             "config": self.config.model_dump(mode="json"),
         }
-        write_json(path, scores)
+        write_json(self.out / "scores.json", scores)
         return scores
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dictionary with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
 
 
 def run_seed(

@@ -1,6 +1,5 @@
 """``smac render``: film an agent adapting to a task, or the behaviour policy doing it."""
 
-import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from smac_core.agent import choose
 from smac_core.commands.evaluate import choose_tasks
 from smac_core.config import Config
 from smac_core.errors import InputError
+from smac_core.training.collection import make_policy
 from smac_core.training.run import load_agent
 
 FORMATS = (".gif", ".mp4", ".png")
@@ -80,10 +80,8 @@ def film_policy(
 ) -> None:
     """One trajectory of the domain's behaviour policy; errors as ``film_run``'s."""
     env, task = _open(config, tasks, number, out, width, height, config.collection.length)
-    module, _, name = config.collection.policy.partition(":")
-    policy = getattr(importlib.import_module(module), name)(
-        env, seed=seed, **config.collection.policy_kwargs
-    )
+    collection = config.collection
+    policy = make_policy(collection.policy, collection.policy_kwargs, env, seed)
     env.reset(options={"task": task})
     policy.reset()
     frames = list(_episode(env, task, policy.act, "behaviour policy", ([], [], [])))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from smac_core.commands.pipeline import ROWS
+from smac_core.evaluation import interval
 from smac_core.figures import COLORS, CONTEXT_COLORS, NAMES, load_evaluations, load_metrics
 from smac_core.training.run import write_json
 
@@ -64,7 +65,7 @@ def table(folders: list[Path], scores: list[dict[str, Any]]) -> list[dict[str, A
         row = _named("scripted data", "-", behavior, cells[0]["tasks"], len(scores))
         for measure in MEASURES:
             row[measure] = round(float(np.mean([c[measure]["mean"] for c in cells])), 4)
-            half = [c[measure]["half_width_95"] for c in cells]
+            half = [c[measure]["half_width_95"] or 0.0 for c in cells]
             row[f"{measure}_95"] = round(float(np.mean(half)), 4)
         rows.append(row)
     for method, (name, phase) in ROWS.items():
@@ -217,7 +218,7 @@ def draw(folders: list[Path], out: Path) -> None:
                 place + 0.4 * (number - 0.5),
                 100 * tasks.mean(),
                 0.38,
-                yerr=100 * 1.96 * tasks.std(ddof=1) / len(tasks) ** 0.5,
+                yerr=100 * (interval(tasks)["half_width_95"] or 0.0),
                 color=color,
                 capsize=2,
             )
@@ -246,8 +247,9 @@ def _named(method: str, context: str, behavior: str, tasks: int, seeds: int) -> 
 
 
 def _measured(name: str, tasks: np.ndarray) -> dict[str, float]:
-    half = 1.96 * tasks.std(ddof=1) / len(tasks) ** 0.5 if len(tasks) > 1 else float("nan")
-    return {name: round(float(tasks.mean()), 4), f"{name}_95": round(float(half), 4)}
+    found = interval(tasks)
+    half = found["half_width_95"] or 0.0
+    return {name: round(found["mean"], 4), f"{name}_95": round(half, 4)}
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

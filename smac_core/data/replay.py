@@ -84,7 +84,7 @@ class TaskBuffer:
             self.rows[task, : len(rows)] = rows
         self.offline_sizes = torch.tensor([len(rows) for rows in offline], device=device)
         self.online_sizes = torch.zeros_like(self.offline_sizes)
-        self.online_written = [0] * len(offline)  # on the host: append never waits for the device
+        self.online_written = [0] * len(offline)  # ever, a task; kept on the host
 
     @property
     def tasks(self) -> int:
@@ -169,8 +169,8 @@ class TaskBuffer:
 class Replay:
     """A task's two buffers (PEARL's): ``rl`` for actor and critic, ``context`` for the encoder.
 
-    ``context`` holds (s, a, r) of exploration only (z from the prior); where the dataset has no
-    separate encoder data, its offline part is the RL data's (Sawyer).
+    ``context`` holds (s, a, r) of exploration only (z from the prior); its offline part is the RL
+    data's.
     """
 
     def __init__(
@@ -179,15 +179,11 @@ class Replay:
         rl_rows: list[Tensor],
         online_capacity: int,
         device: torch.device | str = "cpu",
-        context_rows: list[Tensor] | None = None,
     ):
         self.layout = layout
         width = layout.context_width
-        context_rows = rl_rows if context_rows is None else context_rows
         self.rl = TaskBuffer(rl_rows, online_capacity, device)
-        self.context = TaskBuffer(
-            [rows[:, :width] for rows in context_rows], online_capacity, device
-        )
+        self.context = TaskBuffer([rows[:, :width] for rows in rl_rows], online_capacity, device)
         self.device = self.rl.rows.device
 
     @property

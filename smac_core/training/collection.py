@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
+import gymnasium
 import numpy as np
 
 from smac_core.config import Config
@@ -62,17 +63,11 @@ def collect_task(
     task: dict[str, Any],
     seed: np.random.SeedSequence,
 ) -> TaskData:
-    """All trajectories of one task.
-
-    The behaviour policy is named "module:Class"; it is made with the environment, a seed and its
-    own arguments, and has ``reset()`` and ``act(observation)``.
-    """
+    """All trajectories of one task."""
     length = environment[2]
     env = make_environment(*environment)
-    module, _, name = policy[0].partition(":")
-    behavior = getattr(importlib.import_module(module), name)(
-        env, seed=int(seed.generate_state(1)[0]), **policy[1]
-    )
+    policy_seed, *episode_seeds = seed.generate_state(1 + trajectories).tolist()
+    behavior = make_policy(*policy, env, policy_seed)
     ds, da = env.observation_space.shape[0], env.action_space.shape[0]
     size = trajectories * length
     observations, next_observations = np.empty((2, size, ds), np.float32)
@@ -80,8 +75,8 @@ def collect_task(
     rewards = np.empty(size, np.float32)
     terminals, timeouts = np.zeros((2, size), bool)
     row = 0
-    for _ in range(trajectories):
-        observation, _ = env.reset(options={"task": task})
+    for episode_seed in episode_seeds:
+        observation, _ = env.reset(seed=episode_seed, options={"task": task})
         behavior.reset()
         for step in range(length):
             action = behavior.act(observation)
@@ -96,6 +91,16 @@ def collect_task(
     env.close()
     arrays = (observations, actions, rewards, next_observations, terminals, timeouts)
     return TaskData(*(array[:row] for array in arrays), task=task, split=split)
+
+
+def make_policy(name: str, kwargs: dict[str, Any], env: gymnasium.Env, seed: int) -> Any:
+    """A behaviour policy by its "module:Class".
+
+    It is made with the environment, a seed and its own arguments, and has ``reset()``, to be called
+    after the environment's, and ``act(observation)``.
+    """
+    module, _, class_name = name.partition(":")
+    return getattr(importlib.import_module(module), class_name)(env, seed=seed, **kwargs)
 
 
 def _ignore_interrupts() -> None:

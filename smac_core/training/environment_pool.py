@@ -74,10 +74,16 @@ class EnvironmentPool:
         for _ in range(workers):
             self._workers.append(_Worker(context, arguments, raw, (size, ds, da)))
 
-    def reset(self, environments: Sequence[int], tasks: Sequence[dict[str, Any]]) -> np.ndarray:
-        """Put environments into tasks; observations [k, ds]."""
+    def reset(
+        self,
+        environments: Sequence[int],
+        tasks: Sequence[dict[str, Any]],
+        seeds: Sequence[int] | None = None,
+    ) -> np.ndarray:
+        """Put environments into tasks, seeded where ``seeds`` are given; observations [k, ds]."""
         environments = np.asarray(environments)
-        self._command("reset", environments, list(tasks))
+        seeds = [None] * len(environments) if seeds is None else seeds
+        self._command("reset", environments, list(zip(tasks, seeds, strict=True)))
         return self._shared.observations[environments].copy()
 
     def step(self, environments: np.ndarray, actions: np.ndarray) -> Step:
@@ -159,16 +165,17 @@ class _Host:
 
     def execute(self, word: str, environments: list[int], tasks: list | None) -> None:
         if word == "reset":
-            for number, task in zip(environments, tasks, strict=True):
-                self._reset(number, task)
+            for number, (task, seed) in zip(environments, tasks, strict=True):
+                self._reset(number, task, seed)
             return
         for number in environments:
             self._step(number)
 
-    def _reset(self, number: int, task: dict[str, Any]) -> None:
+    def _reset(self, number: int, task: dict[str, Any], seed: int | None) -> None:
         if number not in self.environments:
             self.environments[number] = make_environment(*self.arguments)
-        observation, info = self.environments[number].reset(options={"task": task})
+        options = {"task": task}
+        observation, info = self.environments[number].reset(seed=seed, options=options)
         self.shared.observations[number] = observation
         self.shared.success[number] = info.get("success", False)
 
@@ -238,4 +245,5 @@ def _work(pipe: Connection, arguments: tuple, raw: list, sizes: tuple[int, int, 
             host.execute(*message)
             pipe.send(None)
         except Exception:
-            pipe.send(traceback.format_exc())
+            story = traceback.format_exc()
+            pipe.send(f"{story.strip().splitlines()[-1]}\n(in an environment worker)\n{story}")

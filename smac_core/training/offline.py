@@ -16,9 +16,8 @@ def train_offline(run: Run, *, quiet: bool = False) -> bool:
     """
     settings = run.config.offline
     means = RunningMeans()
-    resumed = run.step if run.step else None
     with (
-        MetricLogger(run.folder, resume_step=resumed) as metrics,
+        MetricLogger(run.folder, resume_step=run.step or -1) as metrics,
         Progress(f"offline {run.algorithm}", settings.steps, start=run.step, quiet=quiet) as bar,
         interruptible("saving a checkpoint") as stop,
     ):

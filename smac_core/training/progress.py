@@ -202,7 +202,9 @@ def interruptible(message: str = "stopping after this step") -> Iterator[Stop]:
         with contextlib.suppress(OSError):
             os.write(2, f"\n{message}; Ctrl-C again stops at once\n".encode())
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    # A terminal that closes sends SIGHUP; one that is ignored already (nohup) stays so.
+    closed = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    numbers = (signal.SIGINT, signal.SIGTERM, *closed)
     before = {number: signal.signal(number, handle) for number in numbers}
     _current = stop
     try:

@@ -63,9 +63,12 @@ def rollout(
     actions = np.zeros((*shape, da), np.float32)
     rewards = np.zeros(shape, np.float32)
     terminals, success, present = np.zeros((3, *shape), bool)
+    seeds = torch.randint(2**31 - 1, (count,), device=agent.device, generator=generator).tolist()
     for start in range(0, count, pool.size):
         episodes = np.arange(start, min(start + pool.size, count))
-        current = pool.reset(episodes - start, [tasks[e] for e in episodes])
+        current = pool.reset(
+            episodes - start, [tasks[e] for e in episodes], [seeds[e] for e in episodes]
+        )
         for t in range(horizon):
             latents = agent.prior(len(episodes)).sample(generator) if z is None else z[episodes]
             action = agent.act(

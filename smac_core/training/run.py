@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class Run:
     choices: np.random.Generator  # on the host: which tasks to practise
     phase: str = "offline"
     step: int = 0  # updates (offline), iterations (other phases)
+    iteration_updates: int = 0  # done of the iteration in progress
     counters: dict[str, int] = field(default_factory=lambda: {"updates": 0, "transitions": 0})
 
     @property
@@ -89,6 +91,7 @@ class Run:
         run.agent.standardizer.fit(paths, config.networks.standardize)
         run.replay = make_replay(run.agent, config, dataset.train, device)
         directory.mkdir(parents=True, exist_ok=True)
+        run.save()  # from here on the run can be resumed, however it ends
         write_json(directory / "run.json", run.description())
         return run
 
@@ -112,29 +115,35 @@ class Run:
         """
         folder = checkpoint.find(directory / phase / "checkpoints")
         tensors, state = checkpoint.load(folder, device=device)
-        config = parse_config(state["config"], str(folder / checkpoint.STATE))
-        config = override_config(config, overrides)
+        before = parse_config(state["config"], str(folder / checkpoint.STATE))
+        config = override_config(before, overrides)
+        if config.networks != before.networks:
+            expected = "none of them: a run keeps its networks; train a new one"
+            raise CheckpointError(folder, "networks", "changes with --set", expected)
         dataset = load_dataset(directory, state, dataset_path)
         run = cls._build(directory, config, dataset, state["algorithm"], state["seed"], device)
         run.phase, run.step, run.counters = phase, state["step"], state["counters"]
+        run.iteration_updates = state["iteration_updates"]
         load_modules(run.learner.networks, tensors, folder)
         optimizers = checkpoint.unflatten(tensors, state["optimizers"])
         for name, optimizer in run.learner.optimizers.items():
             optimizer.load_state_dict(optimizers[name])
+            for group in optimizer.param_groups:  # the configuration's may have been changed
+                group["lr"] = config.updates.learning_rate
         run.replay = make_replay(run.agent, config, dataset.train, device)
         for name in ("rl", "context"):
             buffer = getattr(run.replay, name)
-            rows = {"online": tensors[f"replay.{name}.online"]}
-            buffer.load_online_state(rows, state["online_written"][name])
+            rows, written = tensors[f"replay.{name}.online"], state["online_written"][name]
+            if any(written):
+                capacities = [c.self_supervised.online_capacity for c in (before, config)]
+                require_match(folder, "self_supervised.online_capacity", *capacities)
+            buffer.load_online_state({"online": rows}, written)
         checkpoint.set_rng_state(state["rng"], run.generators)
         return run
 
     @classmethod
     def _build(cls, directory, config, dataset, algorithm, seed, device) -> "Run":
-        if dataset.domain != config.domain:
-            raise InputError(
-                dataset.path, "domain", dataset.domain, f"{config.domain}, the run's domain"
-            )
+        check_dataset(dataset, config)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
@@ -149,12 +158,19 @@ class Run:
         return {"updates": self.generator, "choices": self.choices}
 
     def save(self) -> Path:
-        """Write a checkpoint of the present phase."""
+        """Write a checkpoint of the present phase.
+
+        Raises:
+            FloatingPointError: a network holds NaN or infinity; the last checkpoint stays.
+        """
         tensors = {
             f"{name}.{key}": value
             for name, module in self.learner.networks.items()
             for key, value in module.state_dict().items()
         }
+        for name, value in tensors.items():
+            if name != "agent.standardizer.largest" and not torch.isfinite(value).all():
+                raise FloatingPointError(f"{self.phase}, step {self.step}: {name} is not finite")
         states = {name: o.state_dict() for name, o in self.learner.optimizers.items()}
         more, optimizers = checkpoint.flatten(states, "optimizers")
         tensors |= more
@@ -165,6 +181,7 @@ class Run:
         state = self.description() | {
             "phase": self.phase,
             "step": self.step,
+            "iteration_updates": self.iteration_updates,
             "counters": self.counters,
             "optimizers": optimizers,
             "online_written": written,
@@ -196,6 +213,23 @@ class Run:
             },
             "config": self.config.model_dump(mode="json"),
         }
+
+
+def check_dataset(dataset: Dataset, config: Config) -> None:
+    """Whether a dataset is of the configuration's domain.
+
+    Raises:
+        InputError: of another one, of other observations or actions, or with nothing to train on.
+    """
+    wanted = config.environment.model_dump() | {"domain": config.domain}
+    names = ["observation_names", "observation_units", "action_names", "action_units"]
+    for name in ["domain", *names]:
+        if getattr(dataset, name) != wanted[name]:
+            raise InputError(dataset.path, name, getattr(dataset, name), wanted[name])
+    if dataset.rate is not None and dataset.rate != config.environment.rate:
+        raise InputError(dataset.path, "rate", f"{dataset.rate} Hz", f"{config.environment.rate}")
+    if not dataset.train:
+        raise InputError(dataset.path, "train", "no tasks", "at least one task to train on")
 
 
 def make_replay(agent: Agent, config: Config, tasks: list[TaskData], device: str) -> Replay:
@@ -272,23 +306,27 @@ def resolve_device(name: str) -> str:
     """``auto`` is cuda where there is one.
 
     Raises:
-        InputError: cuda is asked for and absent.
+        InputError: no device of that name, or this machine lacks it.
     """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError("--device", "cuda", "no CUDA device", "auto or cpu (see smac doctor)")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (number or "0").isdecimal():
+        raise InputError("--device", "name", name, "auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        found = f"{torch.cuda.device_count()} CUDA devices"
+        raise InputError("--device", name, found, "auto or cpu (see smac doctor)")
     return name
 
 
 def command() -> str:
     """The command line of this process, without the folder of the program."""
-    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     os.replace(temporary, path)

@@ -5,7 +5,6 @@
 ``true_rewards``: the same practice labelled by the environment; what better labels would give.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -58,6 +57,7 @@ def begin(
             f"{run.config.offline.steps}; finish them with smac train --resume",
         )
     run.phase, run.step = phase, 0
+    run.save()  # from here on the phase can be resumed, however it ends
     return run
 
 
@@ -65,29 +65,35 @@ def self_train(run: Run, pool: EnvironmentPool, *, quiet: bool = False) -> bool:
     """Iterations until ``config.self_supervised.iterations``; whether it got there.
 
     One iteration practises in a few training tasks and then takes the gradient steps. Ctrl-C saves
-    and stops. Held-out returns go to the metrics every ``evaluate_every`` iterations.
+    and stops, also within an iteration. Held-out returns go to the metrics every
+    ``evaluate_every`` iterations.
     """
     settings = run.config.self_supervised
     trajectories = settings.exploration_trajectories + settings.adapted_trajectories
     transitions = settings.tasks_per_iteration * trajectories * run.config.environment.horizon
     updates = max(1, round(transitions * settings.gradient_steps_per_transition))
     total = settings.iterations * updates
+    start = run.step * updates + run.iteration_updates
     means = RunningMeans()
-    resumed = run.step if run.step else None
     with (
-        MetricLogger(run.folder, resume_step=resumed) as metrics,
-        Progress(run.phase, total, start=run.step * updates, unit="updates", quiet=quiet) as bar,
+        MetricLogger(run.folder, resume_step=run.step or -1) as metrics,
+        Progress(run.phase, total, start=start, unit="updates", quiet=quiet) as bar,
         interruptible("saving a checkpoint") as stop,
     ):
-        if run.step == 0:
+        if start == 0:
             metrics.log(run.phase, 0, evaluate(run, pool))
         while run.step < settings.iterations and not stop.requested:
-            values = {} if run.phase == "control" else practise(run, pool)
-            for done in range(updates):
+            values: dict[str, float] = {}
+            if run.iteration_updates == 0 and run.phase != "control":
+                values = practise(run, pool)
+            while run.iteration_updates < updates and not stop.requested:
                 means.add(run.learner.self_supervised_update(run.replay))
-                bar.update(run.step * updates + done + 1, iteration=run.step + 1)
-            run.step += 1
-            run.counters["updates"] += updates
+                run.iteration_updates += 1
+                run.counters["updates"] += 1
+                bar.update(run.step * updates + run.iteration_updates, iteration=run.step + 1)
+            if run.iteration_updates < updates:
+                break
+            run.step, run.iteration_updates = run.step + 1, 0
             values |= means.take() | run.counters
             if run.step % settings.evaluate_every == 0 or run.step == settings.iterations:
                 values |= evaluate(run, pool)
@@ -177,7 +183,7 @@ def label(
     return rewards * trajectories.present
 
 
-def evaluate(run: Run, pool: EnvironmentPool, advance: Callable | None = None) -> dict[str, float]:
+def evaluate(run: Run, pool: EnvironmentPool) -> dict[str, float]:
     """Held-out tasks from online context, as scalars for the metrics."""
     generator = torch.Generator(run.agent.device).manual_seed(run.seed)  # leaves training's alone
     result = meta_test(
@@ -188,7 +194,6 @@ def evaluate(run: Run, pool: EnvironmentPool, advance: Callable | None = None) -
         horizon=run.config.environment.horizon,
         context="online",
         generator=generator,
-        advance=advance,
     )
     return {
         "test/return": float(result.returns.mean()),

@@ -122,7 +122,7 @@ def test_train_refuses_the_wrong_file(smac, tmp_path):
     [
         (["train", "DATA", "--algorithm", "smack", "--out", "x"], "smac or meta_bc"),
         (["train", "DATA", "--scale", "big", "--out", "x", "--domain", "YAML"], "unknown scale"),
-        (["train", "DATA", "--device", "cuda", "--out", "x"], "no CUDA device"),
+        (["train", "DATA", "--device", "cuda", "--out", "x"], "0 CUDA devices"),
         (["train", "DATA", "--domain", "YAML", "--out", "x", "--set", "a.b=1"], "unknown key 'a'"),
         (["train", "DATA", "--out", "x"], "unknown domain 'point_mass'"),
         (["evaluate", "RUN", "--context", "none"], "online or offline or both"),
@@ -131,6 +131,8 @@ def test_train_refuses_the_wrong_file(smac, tmp_path):
         (["self-train", "RUN", "--phase", "offline"], "self_supervised or control"),
         (["figures", "."], "no such file"),
         (["render", "RUN", "--out", "film.avi"], ".gif or .mp4 or .png"),
+        (["evaluate", "RUN", "--tasks", "nosuch:x.json"], "No module named 'nosuch'"),
+        (["evaluate", "RUN", "--device", "gpu"], "auto, cpu, cuda or cuda:N"),
         (["collect", "sawyr", "--out", "x.h5"], "did you mean 'sawyer'"),
     ],
 )
@@ -214,6 +216,8 @@ def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
     }
     checkpoints = sorted((tmp_path / "runs").rglob("weights.safetensors"))
     before = [p.stat().st_mtime_ns for p in checkpoints]
+    other = smac(*arguments, "--set", "updates.kl_weight=1", check=False)
+    assert other.returncode == 2 and "updates.kl_weight" in other.stderr
     smac(*arguments)
     assert before == [p.stat().st_mtime_ns for p in checkpoints], "nothing is trained again"
 

@@ -53,6 +53,7 @@ def test_unknown_key_is_refused_with_a_suggestion(domain, tmp_path):
         ("sawyer", "cpu", "updtes.meta_batch=4", "did you mean 'updates'"),
         ("sawyer", "cpu", "updates.awac_weighting=soft", "'softmax' or 'exponential'"),
         ("sawyer", "cpu", "updates.meta_batch=[", "not YAML"),
+        ("sawyer", "cpu", "self_supervised.online_capacity=9", "online_capacity 9 holds no traj"),
     ],
 )
 def test_bad_configuration_is_named(domain_name, scale, override, message):

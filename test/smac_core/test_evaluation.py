@@ -98,9 +98,14 @@ def test_more_episodes_than_environments(config, pool):
 
 
 def test_intervals_by_hand():
-    assert interval(np.array([1.0, 3.0])) == pytest.approx(
-        {"mean": 2.0, "half_width_95": 1.96 * np.sqrt(2) / np.sqrt(2)}
-    )
+    # Student's t at 97.5 %: 2.776 for 4 degrees of freedom, 2.262 for 9, 2.001 for 59
+    for count, t in ((5, 2.776), (10, 2.262), (60, 2.001)):
+        values = np.resize([1.0, 3.0], count)
+        found = interval(values)
+        assert found["mean"] == values.mean()
+        expected = t * values.std(ddof=1) / np.sqrt(count)
+        assert found["half_width_95"] == pytest.approx(expected, rel=0.01)
+    assert interval(np.array([4.0])) == {"mean": 4.0, "half_width_95": None}
 
 
 def test_data_scores_count_the_first_steps():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from smac_core import checkpoint
 from smac_core.checkpoint import CheckpointError
 from smac_core.config import override_config
 from smac_core.data.dataset import Dataset, DatasetWriter, TaskData
@@ -233,12 +234,85 @@ def test_a_run_is_refused_where_it_does_not_fit(trained, config, dataset, tmp_pa
     with pytest.raises(InputError, match="domain: found other; expected point_mass"):
         Run.create(tmp_path / "x", config, foreign, algorithm="smac", seed=0, device="cpu")
     assert not (tmp_path / "x").exists()
-    with pytest.raises(CheckpointError, match=r"agent.policy.* expected \(64"):
+    with pytest.raises(CheckpointError, match="networks: found changes with --set"):
         Run.resume(trained, "offline", device="cpu", overrides=["networks.policy_hidden=[64, 64]"])
     with pytest.raises(CheckpointError, match="a phase of: offline"):
         load_agent(trained, "control")
     with pytest.raises(CheckpointError):
         load_agent(tmp_path / "nowhere", "offline")
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    path = next(folder.glob("offline/checkpoints/latest"))
+    place = path.parent / path.read_text().strip()
+    tensors, state = checkpoint.load(place)
+    state["config"]["networks"]["policy_hidden"] = [64, 64]
+    checkpoint.save(place, tensors, state)
+    with pytest.raises(CheckpointError, match=r"agent.policy.* expected \(64"):
+        load_agent(folder, "offline")
+    with pytest.raises(CheckpointError, match=r"agent.policy.* expected \(64"):
+        Run.resume(folder, "offline", device="cpu")
+
+
+def test_data_of_other_columns_are_refused(config, dataset, tmp_path):
+    for field, value in (
+        ("observation_names", ["y", "x"]),
+        ("action_units", ["m", "m"]),
+        ("rate", 11.0),
+        ("train", []),
+    ):
+        foreign = dataset.__class__(**{**vars(dataset), field: value})
+        with pytest.raises(InputError, match=field):
+            Run.create(tmp_path / "x", config, foreign, algorithm="smac", seed=0, device="cpu")
+
+
+def test_overrides_take_effect_on_resume_or_are_refused(trained, config, pool, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    run = Run.resume(folder, "offline", device="cpu", overrides=["updates.learning_rate=1e-5"])
+    rates = {g["lr"] for o in run.learner.optimizers.values() for g in o.param_groups}
+    assert rates == {1e-5}
+    run = self_supervised.begin(
+        folder, "self_supervised", device="cpu", overrides=["self_supervised.iterations=1"]
+    )
+    self_supervised.self_train(run, pool, quiet=True)
+    with pytest.raises(CheckpointError, match="online_capacity: found 1000; expected 500"):
+        Run.resume(
+            folder,
+            "self_supervised",
+            device="cpu",
+            overrides=["self_supervised.online_capacity=500"],
+        )
+
+
+def test_a_phase_killed_before_its_first_step_can_be_resumed(trained, pool, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    short = ["self_supervised.iterations=1"]
+    self_supervised.begin(folder, "control", device="cpu", overrides=short)
+    run = Run.resume(folder, "control", device="cpu")
+    assert run.step == 0
+    assert self_supervised.self_train(run, pool, quiet=True)
+
+
+def test_stopping_within_an_iteration_resumes_bit_for_bit(trained, config, pool, tmp_path):
+    folders = [shutil.copytree(trained, tmp_path / name) for name in ("whole", "parts")]
+    short = ["self_supervised.iterations=2"]
+    whole = self_supervised.begin(folders[0], "self_supervised", device="cpu", overrides=short)
+    self_supervised.self_train(whole, pool, quiet=True)
+    first = self_supervised.begin(folders[1], "self_supervised", device="cpu", overrides=short)
+    update = first.learner.self_supervised_update
+
+    def interrupting(replay):
+        if first.counters["updates"] == config.offline.steps + 200:
+            os.kill(os.getpid(), signal.SIGINT)  # the user's Ctrl-C
+        return update(replay)
+
+    first.learner.self_supervised_update = interrupting
+    assert not self_supervised.self_train(first, pool, quiet=True)
+    second = Run.resume(folders[1], "self_supervised", device="cpu")
+    assert second.step == 1 and second.iteration_updates > 0
+    assert self_supervised.self_train(second, pool, quiet=True)
+    assert_same(state_of(whole), state_of(second))
 
 
 def test_another_dataset_is_refused(trained, dataset, tmp_path):
@@ -250,7 +324,7 @@ def test_another_dataset_is_refused(trained, dataset, tmp_path):
         observation_names=["x", "y"],
         observation_units=["m", "m"],
         action_names=["dx", "dy"],
-        action_units=["m", "m"],
+        action_units=["0.1 m", "0.1 m"],
         horizon=20,
         seed=1,
         command="test",
