@@ -100,6 +100,9 @@ print(version)' 2>&1
     : > "$incomplete"
     : > "$log"
     if [ -n "$uv" ]; then
+      # uv does not read pip's variables, and takes a package from the first index that has it
+      export UV_EXTRA_INDEX_URL="${UV_EXTRA_INDEX_URL:-${PIP_EXTRA_INDEX_URL:-}}"
+      export UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"
       (cd "$root" && uv pip install --python "$venv/bin/python" \
         -c constraints.txt -e ".[$extras]" 2>&1) | narrate && return
       say "uv could not install it (see $log); trying pip, which has its own configuration"

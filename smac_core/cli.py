@@ -83,7 +83,7 @@ def collect(
     from smac_core.commands.collect import collect_dataset
     from smac_core.config import load_config
 
-    collect_dataset(
+    summary = collect_dataset(
         load_config(domain, scale, changes),
         out,
         tasks=tasks,
@@ -93,6 +93,8 @@ def collect(
         overwrite=overwrite,
         quiet=quiet,
     )
+    if not quiet:
+        print(summary, file=sys.stderr)
     print(out)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from smac_core.config import Config
-from smac_core.data.dataset import DatasetWriter
+from smac_core.data.dataset import Dataset, DatasetWriter
 from smac_core.tasks import load_tasks
 from smac_core.training.collection import collect
 from smac_core.training.progress import Progress
@@ -21,11 +21,11 @@ def collect_dataset(
     seed: int = 0,
     overwrite: bool = False,
     quiet: bool = False,
-) -> None:
+) -> str:
     """Write the offline dataset: all training tasks, and a little of each held-out task.
 
     The held-out tasks' data (``test/`` in the file) never train anything; they are what
-    evaluation *from offline context* adapts to.
+    evaluation *from offline context* adapts to. Returns a sentence on the training data.
     """
     environment, collection = config.environment, config.collection
     train = load_tasks(config.tasks.train)[: tasks or None]
@@ -56,6 +56,12 @@ def collect_dataset(
             ):
                 writer.add_task(split, data)
                 bar.advance(count)
+    split = Dataset.load(out).summary()["splits"]["train"]
+    sentence = f"{split['trajectories']} training trajectories, return {split['return_mean']:.1f}"
+    if split["rewarded_steps"] is not None:
+        sentence += f"; {100 * split['rewarded_steps']:.1f} % of steps rewarded, "
+        sentence += f"{100 * split['rewarded_at_end']:.1f} % of trajectories at their end"
+    return sentence
 
 
 def show_dataset(summary: dict[str, Any]) -> None:

@@ -232,6 +232,12 @@ def test_bench_update_reports_ratios(smac):
     assert all(row["lowest"] <= row["median"] <= row["highest"] for row in results.values())
 
 
+def test_bench_env_measures_one_environment_and_pools(smac):
+    found = json.loads(smac("bench", "env", "--seconds", 0.2, "--json").stdout)["results"]
+    assert len(found) == 4
+    assert all(row["median"] > 0 for row in found.values())
+
+
 def test_doctor_knows_what_is_there(smac):
     found = json.loads(smac("doctor", "--json").stdout)
     assert found["ok"]
