@@ -385,7 +385,9 @@ def doctor(as_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Where data, runs and figures go.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where data, runs and figures go; default runs/demo_SCALE.")
+    ] = None,
     scale: Annotated[str, typer.Option(help="cpu, or smoke to see it run in a minute.")] = "cpu",
     workers: Workers = 2,
     seed: Seed = 0,
@@ -393,11 +395,11 @@ def demo(
 ) -> None:
     """The whole idea on a simulated Sawyer: collect, meta-train, practise without rewards, adapt.
 
-    [dim]smac demo --out runs/demo[/dim]
+    [dim]smac demo[/dim]
     """
     from smac_core.commands.demo import run_demo
 
-    run_demo(out, scale, workers=workers, seed=seed, quiet=quiet)
+    run_demo(out or Path(f"runs/demo_{scale}"), scale, workers=workers, seed=seed, quiet=quiet)
 
 
 def latest_phase(run: Path) -> str:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import pybullet
+
+from .engine import pybullet
 
 ASSETS = Path(__file__).parent / "assets"
 BASE = (0.1, 0.0, -0.07)  # m, world frame

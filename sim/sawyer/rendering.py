@@ -1,7 +1,8 @@
 """Pictures of the scene from PyBullet's software renderer."""
 
 import numpy as np
-import pybullet
+
+from .engine import pybullet
 
 # A view over the table from its far corner: robot and workspace in full.
 TARGET = (0.44, 0.0, -0.06)  # m

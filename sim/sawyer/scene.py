@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import combinations
 
-import pybullet
-
 from .arm import ASSETS, WORKSPACE_HIGH, WORKSPACE_LOW, Arm
 from .behaviors import DRAWER_TRAVEL, HANDLE_REACH, PRESSED, STACK_X, STACK_Y, TABLE_Z, button_z
+from .engine import pybullet
 from .tasks import SHAPES
 
 SUBSTEPS = 10  # of 1/240 s: control at 24 Hz

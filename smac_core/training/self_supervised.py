@@ -184,13 +184,16 @@ def label(
 
 
 def evaluate(run: Run, pool: EnvironmentPool) -> dict[str, float]:
-    """Held-out tasks from online context, as scalars for the metrics."""
+    """Held-out tasks from online context, as scalars for the metrics; one repeat a task.
+
+    (A curve wants points more than precision; ``smac evaluate`` repeats.)
+    """
     generator = torch.Generator(run.agent.device).manual_seed(run.seed)  # leaves training's alone
     result = meta_test(
         pool,
         run.agent,
         load_tasks(run.config.tasks.test),
-        run.config.evaluation,
+        run.config.evaluation.model_copy(update={"repeats": 1}),
         horizon=run.config.environment.horizon,
         context="online",
         generator=generator,
