@@ -32,7 +32,7 @@ Set = Annotated[
 ]
 Phase = Annotated[
     str | None,
-    typer.Option(help="offline, self_supervised, control or true_rewards; default: the latest."),
+    typer.Option(help="offline, self_supervised, control, ...; default: the latest of two."),
 ]
 
 
@@ -166,7 +166,11 @@ def self_train(
     run: RunFolder,
     iterations: Annotated[int, typer.Option(help="0: as configured.", min=0)] = 0,
     phase: Annotated[
-        str, typer.Option(help="self_supervised, control (no new data) or true_rewards (oracle).")
+        str,
+        typer.Option(
+            help="self_supervised, control (no new data), true_rewards (oracle) or test_scenes "
+            "(practice in the held-out tasks' scenes)."
+        ),
     ] = "self_supervised",
     dataset: Annotated[Path | None, typer.Option(help="If the file has moved.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the phase.")] = False,

@@ -14,6 +14,7 @@ COLORS = {
     "self_supervised": "#c44e52",
     "control": "#8c8c8c",
     "true_rewards": "#222222",
+    "test_scenes": "#8172b3",
 }
 CONTEXT_COLORS = {"offline": "#4c72b0", "online": "#dd8452"}
 NAMES = {
@@ -21,6 +22,7 @@ NAMES = {
     "self_supervised": "self-supervised",
     "control": "control (no new data)",
     "true_rewards": "true rewards (oracle)",
+    "test_scenes": "practice in test scenes",
 }
 
 

@@ -29,7 +29,7 @@ from smac_core.tasks import load_tasks
 from smac_core.training import self_supervised
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.offline import train_offline
-from smac_core.training.run import Run, command, write_json
+from smac_core.training.run import PHASES, Run, command, write_json
 
 # row of the table: (run's folder, phase)
 ROWS = {
@@ -38,6 +38,7 @@ ROWS = {
     "control: no new data": ("smac", "control"),
     "SMAC, self-supervised": ("smac", "self_supervised"),
     "oracle: true rewards": ("smac", "true_rewards"),
+    "SMAC, in the test scenes": ("smac", "test_scenes"),
 }
 
 
@@ -52,7 +53,7 @@ class Pipeline:
     out: Path
     config: Config
     seed: int
-    phases: tuple[str, ...] = ("control", "self_supervised", "true_rewards")
+    phases: tuple[str, ...] = PHASES[1:]
     trajectories: int = 0  # a training task; 0: as configured
     workers: int = 2
     device: str = "cpu"

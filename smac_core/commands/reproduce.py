@@ -93,6 +93,7 @@ def differences(folders: list[Path]) -> list[dict[str, Any]]:
     pairs = [
         ("SMAC, self-supervised", "control: no new data"),
         ("SMAC, self-supervised", "SMAC, offline phase"),
+        ("SMAC, in the test scenes", "control: no new data"),
         ("control: no new data", "SMAC, offline phase"),
         ("oracle: true rewards", "SMAC, self-supervised"),
         ("SMAC, offline phase", "meta-BC"),
@@ -183,7 +184,7 @@ def draw(folders: list[Path], out: Path) -> None:
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6))
     for axis, measure, factor in zip(axes, ("success", "return"), (100, 1), strict=True):
-        for phase in ("self_supervised", "control", "true_rewards"):
+        for phase in ("self_supervised", "control", "true_rewards", "test_scenes"):
             rows = [r for r in curves(folders) if r["phase"] == phase and r["measure"] == measure]
             if not rows:
                 continue
@@ -204,7 +205,7 @@ def draw(folders: list[Path], out: Path) -> None:
     _save(pyplot, figure, out / "fig5")
 
     figure, axes = pyplot.subplots(1, 2, figsize=(8, 3.2))
-    phases = ("offline", "control", "self_supervised", "true_rewards")
+    phases = ("offline", "control", "self_supervised", "true_rewards", "test_scenes")
     loaded = [load_evaluations(folder / "smac") for folder in folders]
     phases = [p for p in phases if all((p, c) in e for e in loaded for c in CONTEXT_COLORS)]
     if not phases:

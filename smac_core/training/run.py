@@ -6,8 +6,8 @@
     RUN/evaluations/                  results of ``smac evaluate``
 
 The first phase is ``offline``; the others start from its last checkpoint: ``self_supervised``
-(algorithm 1), ``control`` (as many further updates, no new data) and ``true_rewards`` (the
-environment's rewards instead of the decoder's).
+(algorithm 1), ``control`` (as many further updates, no new data), ``true_rewards`` (the
+environment's rewards instead of the decoder's) and ``test_scenes`` (practice in held-out scenes).
 """
 
 import json
@@ -32,7 +32,7 @@ from smac_core.data.dataset import Dataset, TaskData, git_revision
 from smac_core.data.replay import Layout, Replay
 from smac_core.errors import InputError
 
-PHASES = ("offline", "self_supervised", "control", "true_rewards")
+PHASES = ("offline", "self_supervised", "control", "true_rewards", "test_scenes")
 KEPT_CHECKPOINTS = 3
 
 

@@ -3,6 +3,7 @@
 ``self_supervised``: practise without rewards, label with the decoder, train actor and critic.
 ``control``: as many updates on the offline data alone; what it gains is not self-supervision's.
 ``true_rewards``: the same practice labelled by the environment; what better labels would give.
+``test_scenes``: practise in the held-out tasks' scenes, still without rewards (figure 8, red).
 """
 
 from pathlib import Path
@@ -108,10 +109,13 @@ def self_train(run: Run, pool: EnvironmentPool, *, quiet: bool = False) -> bool:
 def practise(run: Run, pool: EnvironmentPool) -> dict[str, float]:
     """Lines 7 to 9: collect trajectories, label them, append them; figures on both."""
     settings, agent = run.config.self_supervised, run.agent
-    many = settings.tasks_per_iteration
-    practised = run.choices.choice(run.replay.tasks, many, replace=many > run.replay.tasks)
+    scenes, many = [task.task for task in run.dataset.train], settings.tasks_per_iteration
+    if run.phase == "test_scenes":
+        scenes = load_tasks(run.config.tasks.test)  # what they ask for is never looked at
+    practised = run.choices.choice(len(scenes), many, replace=many > len(scenes))
     labelled_as = practised  # whose offline history labels, and whose buffers receive
-    if settings.labelling_task == "uniform" and run.phase != "true_rewards":
+    another = settings.labelling_task == "uniform" and run.phase != "true_rewards"
+    if another or run.phase == "test_scenes":
         labelled_as = run.choices.integers(run.replay.tasks, size=many)
     values: dict[str, float] = {}
     posterior = None
@@ -130,7 +134,7 @@ def practise(run: Run, pool: EnvironmentPool) -> dict[str, float]:
         collected = rollout(
             pool,
             agent,
-            [run.dataset.train[i].task for i in practised.repeat(count)],
+            [scenes[i] for i in practised.repeat(count)],
             z,
             horizon=run.config.environment.horizon,
             deterministic=settings.deterministic_exploration,

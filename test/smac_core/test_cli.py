@@ -204,7 +204,7 @@ def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
     smac(*arguments)
     results = tmp_path / "results"
     table = (results / "table.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 + 5 * 2 * 2  # data; 5 methods x 2 contexts x (all, one behaviour)
+    assert len(table) == 1 + 2 + 6 * 2 * 2  # data; 6 methods x 2 contexts x (all, one behaviour)
     assert {p.name for p in results.iterdir()} == {
         "table.csv",
         "differences.csv",

@@ -20,7 +20,7 @@ from smac_core.figures import load_metrics
 from smac_core.tasks import load_tasks
 from smac_core.training import self_supervised
 from smac_core.training.offline import train_offline
-from smac_core.training.run import Run, load_agent
+from smac_core.training.run import PHASES, Run, load_agent
 
 
 def score(folder, phase, config, pool, dataset=None) -> float:
@@ -70,7 +70,7 @@ def test_smac_beats_meta_behaviour_cloning(trained, config, pool, dataset, tmp_p
     assert score(trained, "offline", config, pool, dataset) > cloned + 2
 
 
-@pytest.mark.parametrize("phase", ["self_supervised", "control", "true_rewards"])
+@pytest.mark.parametrize("phase", PHASES[1:])
 def test_second_phase_trains_actor_and_critic_alone(trained, config, pool, tmp_path, phase):
     folder = shutil.copytree(trained, tmp_path / "run")
     run = self_supervised.begin(folder, phase, device="cpu")
@@ -108,12 +108,24 @@ def test_labels_are_the_decoders_for_the_tasks_offline_history(trained, config, 
     assert not torch.equal(batch.rewards[0], true), "and decoded, not the environment's"
 
 
-def test_no_reward_reaches_the_self_supervised_phase(trained, config, pool, tmp_path, monkeypatch):
+def test_test_scenes_are_those_of_the_held_out_tasks(trained, config, pool, monkeypatch):
+    run = Run.resume(trained, "offline", device="cpu")
+    run.phase, visited, reset = "test_scenes", [], pool.reset
+    monkeypatch.setattr(
+        pool, "reset", lambda e, tasks, s: visited.extend(tasks) or reset(e, tasks, s)
+    )
+    self_supervised.practise(run, pool)
+    held_out = load_tasks(config.tasks.test)
+    assert visited and all(task in held_out for task in visited)
+
+
+@pytest.mark.parametrize("phase", ["self_supervised", "test_scenes"])
+def test_no_reward_reaches_practice(trained, config, pool, tmp_path, monkeypatch, phase):
     """Replacing every reward of the environment changes nothing in what is learned."""
     states = []
     for lie in (False, True):
         folder = shutil.copytree(trained, tmp_path / f"run_{lie}")
-        run = self_supervised.begin(folder, "self_supervised", device="cpu")
+        run = self_supervised.begin(folder, phase, device="cpu")
         if lie:
             step = pool.step
             monkeypatch.setattr(
