@@ -182,7 +182,7 @@ def draw(folders: list[Path], out: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6))
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for axis, measure, factor in zip(axes, ("success", "return"), (100, 1), strict=True):
         for phase in ("self_supervised", "control", "true_rewards", "test_scenes"):
             rows = [r for r in curves(folders) if r["phase"] == phase and r["measure"] == measure]
@@ -200,7 +200,8 @@ def draw(folders: list[Path], out: Path) -> None:
                 axis.axhline(factor * np.mean(values), ls=style, color="#55a868", label=method)
         axis.set(xlabel="iteration after the offline phase")
         axis.set_ylabel("success (%)" if measure == "success" else measure)
-    axes[0].legend(frameon=False, fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.suptitle(f"held-out tasks after adaptation, online context, {len(folders)} seed(s)")
     _save(pyplot, figure, out / "fig5")
 
