@@ -4,14 +4,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from smac_core.commands.evaluate import percent, plain
 from smac_core.commands.pipeline import Interrupted, Pipeline
 from smac_core.config import load_config
-from smac_core.figures import draw
+from smac_core.figures import draw, load_evaluations
 
 # What the demo does less of than `smac reproduce fig5 --scale cpu`, to end within 15 minutes.
 TRAJECTORIES = 20
@@ -44,20 +46,30 @@ def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> 
     show(scores)
     pictures = draw(out / "smac")
     film = out / "held_out_task.gif"
-    film_run(out / "smac", "self_supervised", "test", 0, film, seed=seed)
+    film_run(out / "smac", "self_supervised", "test", worth_a_film(out / "smac"), film, seed=seed)
     for path in [*pictures, film]:
         print(path)
     print(f"done in {(time.monotonic() - began) / 60:.1f} minutes")
 
 
+def worth_a_film(run: Path) -> int:
+    """The held-out task that took the longest of those that succeeded most often."""
+    result = load_evaluations(run)["self_supervised", "online"]
+    success, returns = result["success"].mean(1), result["returns"].mean(1)
+    return int(np.where(success == success.max(), returns, np.inf).argmin())
+
+
 def show(scores: dict[str, Any]) -> None:
     """The table: held-out tasks, from online and from offline context."""
     tasks = scores["rows"]["scripted data"]["online"]["tasks"]
-    table = Table(title=f"{tasks} held-out tasks, last of 3 episodes (mean ± 95 % over tasks)")
+    table = Table(
+        title=f"{tasks} held-out tasks, last of 3 episodes; online and offline context (± 95 %)",
+        box=box.SIMPLE,  # 80 columns have no room for lines between them
+    )
     table.add_column("", no_wrap=True)
     for context in ("online", "offline"):
-        table.add_column(f"success, {context} context")
-        table.add_column("return")
+        table.add_column(f"{context}\nsuccess", no_wrap=True)
+        table.add_column(f"{context}\nreturn", no_wrap=True)
     for name, row in scores["rows"].items():
         cells = []
         for context in ("online", "offline"):
