@@ -317,7 +317,8 @@ def test_interrupted_process_leaves_the_old_file(written: Path):
     before = written.read_bytes()
     code = textwrap.dedent(
         """
-        import sys
+        import signal, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
         sys.path.insert(0, sys.argv[2])
         from test_dataset import make_task, writer
         with writer(sys.argv[1], overwrite=True) as out:
