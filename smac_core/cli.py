@@ -50,13 +50,13 @@ def main(application: typer.Typer = app) -> None:
 def _expected(error: Exception) -> bool:
     from concurrent.futures.process import BrokenProcessPool
 
-    from gymnasium.error import Error as EnvironmentError_
+    from gymnasium.error import Error as GymnasiumError
 
     from smac_core.config import ConfigError
     from smac_core.errors import InputError
     from smac_core.training.environment_pool import EnvironmentPoolError
 
-    inputs = (InputError, ConfigError, EnvironmentError_)
+    inputs = (InputError, ConfigError, GymnasiumError)
     failures = (FloatingPointError, OSError, EnvironmentPoolError, BrokenProcessPool)
     return isinstance(error, (*inputs, *failures))
 
