@@ -12,6 +12,12 @@ from setuptools import find_packages, setup
 NAME = "smac_ros"
 VERSION = "0.1.0"  # also in package.xml, CHANGELOG.rst and smac_core/__init__.py
 
+ROS_WHEELS = (
+    *("rclpy", "rmw-fastrtps-cpp", "ament-index-python"),
+    *("diagnostic-msgs", "geometry-msgs", "lifecycle-msgs", "rosgraph-msgs", "sensor-msgs"),
+    *("std-msgs", "std-srvs", "trajectory-msgs", "visualization-msgs"),
+)
+
 # setuptools reads paths relative to the working directory, which not every caller sets.
 os.chdir(Path(__file__).resolve().parent)
 
@@ -61,7 +67,9 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        *shared("config", "launch"),
+        # not as console scripts: pip would put those into bin/, where ros2 does not look
+        ("lib/smac_ros", sorted(path.as_posix() for path in Path("nodes").glob("*_node"))),
+        *shared("config", "launch", "pretrained"),
     ],
     zip_safe=False,
     install_requires=[
@@ -76,12 +84,18 @@ setup(
         "pydantic>=2",
         "pyyaml>=6",
         "rich>=13",
+        "rosbags>=0.10",
         "safetensors>=0.4",
         "tensorboard>=2.15",
         "torch>=2.4",
         "typer>=0.12",
     ],
     extras_require={
+        # Real ROS 2 where no distribution is installed; with one, leave this out and use its own.
+        "ros": [
+            f"ros-{name}; sys_platform == 'linux' and platform_machine == 'x86_64'"
+            for name in ROS_WHEELS
+        ],
         "test": ["pytest>=8", "pytest-timeout>=2.2"],
         "dev": ["build>=1", "import-linter>=2", "ruff>=0.8", "setuptools>=70.1"],
     },

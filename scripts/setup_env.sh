@@ -5,7 +5,8 @@
 #   . scripts/setup_env.sh          make it and use it in this shell
 #
 # PYTHON         the interpreter to use (3.11 to 3.13); found when not set
-# SMAC_EXTRAS    extras of setup.py to install, default "test"
+# SMAC_EXTRAS    extras of setup.py to install; default "test,ros", which brings ROS 2 from PyPI, and
+#                "test" where a ROS 2 installation has been sourced (ROS_DISTRO is set)
 #
 # .venv/.smac-stamp says what was installed; .venv/.smac-incomplete is there while an installation
 # runs, so that one that was cut short is never taken for a finished one.
@@ -17,7 +18,9 @@ _smac_setup() (
   stamp="$venv/.smac-stamp"
   incomplete="$venv/.smac-incomplete"
   log="$venv/install.log"
-  extras="${SMAC_EXTRAS:-test}"
+  extras="${SMAC_EXTRAS:-test,ros}"
+  # The wheels' libraries beside those of a sourced installation would get mixed up.
+  if [ -z "${SMAC_EXTRAS:-}" ] && [ -n "${ROS_DISTRO:-}" ]; then extras=test; fi
 
   say() { printf 'setup_env: %s\n' "$*" >&2; }
   fail() { say "error: $*"; exit 1; }

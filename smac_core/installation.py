@@ -32,6 +32,7 @@ LIBRARIES: list[tuple[str, str, str]] = [
     ("mujoco", "3.1", "no MuJoCo robots (cheetah, ant, humanoid, walker, hopper)"),
     ("pybullet", "3.2.5", "no simulated Sawyer"),
     ("matplotlib", "3.8", "no figures"),
+    ("rosbags", "0.10", "no contracts, no bags, no ROS 2 nodes"),
     ("imageio", "2.31", "no animations of episodes"),
     ("pillow", "10", "no animations of episodes"),
 ]
@@ -144,7 +145,7 @@ def _configuration() -> Check:
 
 
 def _rclpy() -> Check:
-    install = f"{_ROS}, or pip install ros-rclpy ros-rmw-fastrtps-cpp"
+    install = f"{_ROS}, or pip install -c constraints.txt -e '.[ros]'"
     found = _version("rclpy") or _version("ros-rclpy")
     ok = importlib.util.find_spec("rclpy") is not None
     # The wheels of PyPI come in parts, and rclpy does not load without a middleware.

@@ -82,6 +82,18 @@ def test_every_ros_import_is_declared(manifest: ElementTree.Element):
     assert used <= declared
 
 
+def test_wheels_bring_the_messages_of_the_manifest(
+    arguments: dict, manifest: ElementTree.Element
+):
+    """What package.xml asks of a distribution, the extra "ros" gets from PyPI where it exists."""
+    declared = {element.text.replace("_", "-") for element in manifest.iter("exec_depend")}
+    declared = {name for name in declared if not name.startswith("python3-")}
+    wheels = {name.removeprefix("ros-") for name in ranges(arguments["extras_require"]["ros"])}
+    absent = {"launch", "launch-ros", "tf2-msgs"}  # not on PyPI: optional without a distribution
+    comes_along = {"rcl-interfaces"}  # with rclpy
+    assert declared - absent - comes_along == wheels - {"rmw-fastrtps-cpp"}
+
+
 def test_package_data_and_resource_marker(arguments: dict):
     assert (ROOT / "resource" / "smac_ros").is_file()
     files = dict(arguments["data_files"])
@@ -119,8 +131,9 @@ def test_pyproject_holds_tool_settings_only():
 
 
 def ranges(requirements: list[str]) -> dict[str, str]:
-    parts = [requirement.partition(">=") for requirement in requirements]
-    return {name: least for name, _, least in parts}
+    """Least versions by name, "0" where there is none; markers are left out."""
+    parts = [requirement.partition(";")[0].partition(">=") for requirement in requirements]
+    return {name: least or "0" for name, _, least in parts}
 
 
 def test_doctor_knows_every_dependency(arguments: dict):
@@ -301,9 +314,27 @@ else exec "{sys.executable}" "$@"; fi""",
         assert done.returncode == 0, done.stderr
         return (checkout / "calls").read_text().split()
 
-    assert run() == [".[test]"]
-    assert run() == [".[test]"]
-    assert run(SMAC_EXTRAS="test,dev") == [".[test]", ".[dev,test]"]
+    assert run() == [".[ros,test]"]
+    assert run() == [".[ros,test]"]
+    assert run(SMAC_EXTRAS="test,dev") == [".[ros,test]", ".[dev,ros,test]"]
     assert len(run()) == 2  # dev stays: no taking turns
     (checkout / "constraints.txt").write_text("# changed\n")
     assert len(run()) == 3
+
+
+def test_setup_leaves_ros_to_a_sourced_installation(checkout: Path):
+    """Its libraries and those of the wheels would get mixed up in one process."""
+    fake(
+        checkout / "bin",
+        "python3.12",
+        f"""
+if [ "$1 $2" = "-m venv" ]; then
+  mkdir -p "$3/bin"; cp "$0" "$3/bin/python"
+elif [ "$1 $2" = "-m pip" ]; then
+  echo "${{@: -1}}" >> "{checkout}/calls"
+elif [[ "$2" = "import torch"* ]]; then :
+else exec "{sys.executable}" "$@"; fi""",
+    )
+    python = str(checkout / "bin" / "python3.12")
+    assert set_up(checkout, SYSTEM, PYTHON=python, ROS_DISTRO="jazzy").returncode == 0
+    assert (checkout / "calls").read_text().split() == [".[test]"]
