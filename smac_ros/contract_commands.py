@@ -1,0 +1,177 @@
+"""Actions to command messages, with the safety limits, and command messages back to actions.
+
+Use them through ``smac_ros.contract``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smac_ros.message_paths import compile_reader, compile_writer, prepare
+from smac_ros.message_types import has_header, message_class
+
+if TYPE_CHECKING:
+    from smac_ros.contract import Command, Contract
+
+
+class CommandWriter:
+    """The action vector's way into messages; one per policy, its messages are reused.
+
+    Args:
+        message_classes: of every command's type, by name: anything that, called without
+            arguments, gives an empty message. Types of parts (a trajectory's points) may be left
+            out where they are installed.
+
+    Attributes:
+        limited: how many values were held back by limits, max_step or max_rate so far.
+    """
+
+    def __init__(
+        self, contract: Contract, message_classes: Mapping[str, Callable[[], Any]]
+    ) -> None:
+        self.contract = contract
+        commands = contract.actions
+        self._scale, self._offset, self._low, self._high, self._change, self._zero = (
+            np.concatenate([getattr(command, key) for command in commands])
+            for key in ("scale", "offset", "low", "high", "max_change", "zero")
+        )
+        self._messages = [_template(command, message_classes) for command in commands]
+        self._writers = [
+            [(compile_writer(command.type, path), part) for path, part in command.fields]
+            for command in commands
+        ]
+        self._stamps = [
+            message.header.stamp if command.time == "header" else None
+            for command, message in zip(commands, self._messages, strict=True)
+        ]
+        self.limited = 0
+        self._last = np.empty_like(self._zero)  # NaN: unknown
+        self._sent = False
+        self.reset()
+
+    def reset(self) -> None:
+        """A new episode: nothing was commanded yet.
+
+        The first command's change is counted from ``zero``, at which a robot that is told nothing
+        stands; entries whose ``zero`` is "hold" may start anywhere within their limits.
+        """
+        np.copyto(self._last, self._zero)
+        self._sent = False
+
+    def encode(self, action: np.ndarray) -> np.ndarray:
+        """Message values [da] float64 of an action [da]: scale * action + offset, within limits.
+
+        The change is limited against the values that ``fill`` sent last.
+
+        Raises:
+            ValueError: another shape, or numbers that are not finite.
+        """
+        if action.shape != self._scale.shape:
+            raise ValueError(f"action has shape {action.shape}, expected {self._scale.shape}")
+        if not np.isfinite(action).all():
+            raise ValueError(f"action is not finite: {action.tolist()}")
+        wanted = np.multiply(action, self._scale, dtype=np.float64)
+        wanted += self._offset
+        values = np.minimum(np.maximum(wanted, self._low), self._high)
+        # fmin and fmax leave values alone where the last one is unknown, NaN
+        np.fmin(values, self._last + self._change, out=values)
+        np.fmax(values, self._last - self._change, out=values)
+        self.limited += int(np.count_nonzero(values != wanted))
+        return values
+
+    def fill(self, values: np.ndarray, stamp_ns: int) -> list[Any]:
+        """The messages of values [da], one per command, with stamp and frame set.
+
+        They are the same objects each time: publish them before the next call.
+
+        Raises:
+            ValueError: numbers that are not finite.
+        """
+        if not np.isfinite(values).all():
+            raise ValueError(f"command is not finite: {values.tolist()}")
+        np.copyto(self._last, values)
+        self._sent = True
+        numbers = values.tolist()
+        seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+        for message, writers, stamp in zip(
+            self._messages, self._writers, self._stamps, strict=True
+        ):
+            for write, part in writers:
+                write(message, numbers[part])
+            if stamp is not None:
+                stamp.sec, stamp.nanosec = seconds, nanoseconds
+        return self._messages
+
+    def safe_values(self) -> np.ndarray | None:
+        """Message values [da] that stop the robot, by the contract's ``safety``.
+
+        None where nothing is to be sent: safety is "none", or it repeats values of which none
+        were sent since the last ``reset``. ``max_step`` and ``max_rate`` do not apply: a stop is
+        immediate.
+        """
+        if self.contract.safety == "none":
+            return None
+        if self.contract.safety == "hold":
+            return self._last.copy() if self._sent else None
+        held = np.isnan(self._zero)
+        if held.any() and not self._sent:
+            return None
+        return np.where(held, self._last, self._zero)
+
+
+class CommandReader:
+    """Command messages back to the action vector: for robots, and to label what was recorded."""
+
+    def __init__(self, contract: Contract) -> None:
+        self._commands = contract.actions
+        self._readers = [
+            [
+                (compile_reader(command.type, path), slice(part.start - start, part.stop - start))
+                for path, part in command.fields
+            ]
+            for command in contract.actions
+            for start in (command.start,)
+        ]
+        self._scale = np.concatenate([command.scale for command in contract.actions])
+        self._offset = np.concatenate([command.offset for command in contract.actions])
+
+    def values(self, index: int, message: Any) -> np.ndarray:
+        """The numbers [width] float64 in a message of command ``index``, in message units.
+
+        Raises:
+            MessageError: the message lacks some.
+        """
+        out = np.empty(self._commands[index].width)
+        for read, part in self._readers[index]:
+            read(message, out[part])
+        return out
+
+    def decode(self, values: np.ndarray) -> np.ndarray:
+        """Actions [..., da] float32 of message values [..., da]: (value - offset) / scale.
+
+        The very action that ``encode`` was given, where no limit held it back. With an offset,
+        actions nearer to 0 than about 1e-8 * |offset / scale| lose bits in the sum; they come
+        back within 1e-15 * |offset / scale|.
+        """
+        return ((values - self._offset) / self._scale).astype(np.float32)
+
+
+def _template(command: Command, message_classes: Mapping[str, Callable[[], Any]]) -> Any:
+    def make(type_name: str) -> Any:
+        if type_name in message_classes:
+            return message_classes[type_name]()
+        return message_class(type_name)()
+
+    message = make(command.type)
+    for path, _ in command.fields:
+        prepare(message, command.type, path, make)
+    if has_header(command.type):
+        message.header.frame_id = sys.intern(command.frame)
+    if command.time_from_start_ns is not None:
+        duration = message.points[0].time_from_start
+        duration.sec, duration.nanosec = divmod(command.time_from_start_ns, 1_000_000_000)
+    return message
