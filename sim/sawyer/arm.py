@@ -15,6 +15,7 @@ SITE_DEPTH = 0.0245 - 0.005 + 0.1  # m from right_l6 along its z to the end-effe
 OPEN = 0.03575  # m, each finger
 ARM_JOINTS, FINGER_JOINTS = range(7), (7, 8)
 JOINT_NAMES = (*(f"right_j{i}" for i in range(7)), "left_finger_joint", "right_finger_joint")
+LINK_NAMES = (*(f"right_l{i}" for i in range(7)), "left_finger", "right_finger")
 WRIST = 6  # link index of right_l6
 
 # Near the home pose of either side (m, rad); refined when the arm is made.
@@ -71,6 +72,18 @@ class Arm:
     def position(self) -> tuple[float, float, float]:
         """The end-effector's position, m."""
         return self._wrist()[0]
+
+    def orientation(self) -> tuple[float, float, float, float]:
+        """The hand's orientation (x, y, z, w): (1, 0, 0, 0) where it points straight down."""
+        x, y, z, w = self._wrist()[1]
+        s = 0.5**0.5  # the hand is right_l6 turned 90 degrees about z
+        return s * (x + y), s * (y - x), s * (z + w), s * (w - z)
+
+    def link_poses(self) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+        """World pose (xyz, xyzw) of every link, in the frames of the URDF."""
+        states = pybullet.getLinkStates(self.body, self._joints, physicsClientId=self._client)
+        poses = {"base": (BASE, (0.0, 0.0, 0.0, 1.0))}
+        return poses | {name: (s[4], s[5]) for name, s in zip(LINK_NAMES, states, strict=True)}
 
     def opening(self) -> float:
         """Distance between the fingers, m: 0 closed, 0.0715 open."""

@@ -24,6 +24,7 @@ TIME_STEP = 1 / 240  # s
 CONTROL_PERIOD = SUBSTEPS * TIME_STEP  # s
 SOLVER_ITERATIONS = 50  # half the time of 150 with furniture, and grasps as well; 20 does not
 
+TABLE = (0.75, -0.2, TABLE_Z - 0.025)  # m, middle of its top's slab
 LOWER_DRAWER_Z, UPPER_DRAWER_Z = -0.34, -0.22  # m, of a drawer's origin
 LEGO = (0.59, STACK_Y, -0.34)  # m, y times side, with its drawer closed
 # of each shape's centre of mass (PyBullet's base position) above what it stands on, m
@@ -62,7 +63,7 @@ class Scene:
             physicsClientId=c,
         )
         self.arm = Arm(c)
-        self.table = self._load("table", (0.75, -0.2, TABLE_Z - 0.025))
+        self.table = self._load("table", TABLE)
         furniture = ("bottom_drawer", "handle_drawer", "button", "tray")
         self.bodies = {name: self._load(name, self._parking(name)) for name in furniture}
         self._filter_furniture()
@@ -138,7 +139,7 @@ class Scene:
                 self._free(name)
             for _ in range(SETTLING):
                 pybullet.stepSimulation(physicsClientId=self.client)
-            rest = self._prepared[key] = {name: self._pose(name) for name in self._loose}
+            rest = self._prepared[key] = {name: self.pose(name) for name in self._loose}
         self._place(task, rest)
 
     def _first_poses(self, task: dict) -> dict[str, tuple]:
@@ -178,7 +179,7 @@ class Scene:
             self._set_pose("tray", (*task["tray"], TABLE_Z), _UPRIGHT)
         self._task, self._start = task, loose
         self._loose, self._waiting = list(loose), list(loose)
-        self._graspable = None if task["object"] is None else task["object"]["shape"]
+        self.graspable = None if task["object"] is None else task["object"]["shape"]
         self._sliding = False
         if self._gui:  # a window draws bodies where they are
             for name in loose:
@@ -213,7 +214,7 @@ class Scene:
         for name in self._loose:
             if name in self._waiting:
                 continue
-            (x, y, z), _ = self._pose(name)
+            (x, y, z), _ = self.pose(name)
             if not (
                 WORKSPACE_LOW[0] - MARGIN < x < WORKSPACE_HIGH[0] + MARGIN
                 and WORKSPACE_LOW[1] - MARGIN < y < WORKSPACE_HIGH[1] + MARGIN
@@ -270,7 +271,8 @@ class Scene:
 
     # Reading
 
-    def _pose(self, name: str) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+    def pose(self, name: str) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+        """Position, m, and orientation (x, y, z, w); of a loose body: of its centre of mass."""
         if name in self._waiting:
             return self._start[name]
         return pybullet.getBasePositionAndOrientation(
@@ -281,6 +283,35 @@ class Scene:
         """How far a drawer is open, or the button up (0 at rest, negative pressed), m."""
         return pybullet.getJointState(self.bodies[name], 0, physicsClientId=self.client)[0]
 
+    def present(self) -> list[str]:
+        """Names of the bodies on the table in the present task."""
+        furniture = ("bottom_drawer", "handle_drawer", "button", "tray")
+        return [name for name in furniture if self._task[name]] + self._loose
+
+    def frames(self, name: str) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+        """World poses of a body's base and links, as (xyz, xyzw); in the frames of its URDF."""
+        c = self.client
+        if name == "table":
+            body, pose = self.table, (TABLE, _UPRIGHT)
+        else:
+            body, pose = self.bodies[name], self.pose(name)
+        inertial = pybullet.getDynamicsInfo(body, -1, physicsClientId=c)[3:5]
+        base = pybullet.multiplyTransforms(*pose, *pybullet.invertTransform(*inertial))
+        links = range(pybullet.getNumJoints(body, physicsClientId=c))
+        states = [pybullet.getLinkState(body, link, physicsClientId=c) for link in links]
+        return [base, *((state[4], state[5]) for state in states)]
+
+    def visuals(self, name: str) -> list[tuple]:
+        """A body's drawn primitives: link (-1: base), kind, size, xyz and xyzw in it, rgba.
+
+        Kind and size are PyBullet's: a box and its edges, a cylinder with its length and radius,
+        a sphere and its radius, m.
+        """
+        body = self.table if name == "table" else self.bodies[name]
+        shapes = pybullet.getVisualShapeData(body, physicsClientId=self.client)
+        return [(link, kind, size, xyz, xyzw, rgba)
+                for _, link, kind, size, _, xyz, xyzw, rgba in shapes]  # fmt: skip
+
     def observe(self) -> list[float]:
         """The 13 numbers of the observation, SI units, world frame; absent objects read 0."""
         task = self._task
@@ -288,14 +319,14 @@ class Scene:
         bottom = button = handle = 0.0
         lego = nowhere
         if task["bottom_drawer"] is not None:
-            lego = self._pose("lego")[0]
+            lego = self.pose("lego")[0]
             bottom = STACK_X + self.joint("bottom_drawer")
         if task["handle_drawer"] is not None:
             opening = self.joint("handle_drawer")
             handle = task["side"] * (STACK_Y - HANDLE_REACH - opening)
         if task["button"]:
             button = self._button_z + self.joint("button")
-        graspable = self._pose(self._graspable)[0] if self._graspable else nowhere
+        graspable = self.pose(self.graspable)[0] if self.graspable else nowhere
         return [
             *self.arm.position(), self.arm.opening(), *graspable, *lego, bottom, handle, button
         ]  # fmt: skip
