@@ -1,0 +1,110 @@
+"""The topics that a policy commands on, and whether it is alone there.
+
+Two policies on one robot would take turns at every message. So this one first listens: it becomes
+a publisher only where there is none. If two start at once, the one with the smaller id stays.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smac_ros.contract import Contract
+
+
+class CommandTopics:
+    """Publishers of a contract's commands.
+
+    Attributes:
+        open: whether this node commands.
+        foreign: description of other publishers there are; empty: none.
+    """
+
+    def __init__(self, node: Any, contract: Contract, classes: Mapping[str, type], qos: Any):
+        self._node, self._qos = node, qos
+        self._kinds = [(classes[command.type], command.topic) for command in contract.actions]
+        self._publishers: list[Any] = []
+        self._own: list[set[bytes]] = []
+        self._until = 0.0
+        self.foreign = ""
+
+    @property
+    def open(self) -> bool:
+        return bool(self._publishers)
+
+    @property
+    def state(self) -> str:
+        """Why it is not open."""
+        return self.foreign or "certainty that nobody else commands"
+
+    @property
+    def listeners(self) -> int:
+        """Of the topic that has fewest."""
+        return min((p.get_subscription_count() for p in self._publishers), default=0)
+
+    def look(self, seconds: float) -> None:
+        """Listen for so long before commanding."""
+        self._until = time.monotonic() + seconds
+
+    def publish(self, messages: Sequence[Any]) -> None:
+        """One message a command."""
+        for publisher, message in zip(self._publishers, messages, strict=True):
+            publisher.publish(message)
+
+    def check(self) -> tuple[str, str]:
+        """Look around, and become a publisher when it is time.
+
+        Returns:
+            Why this node must stop, and who else publishes for the first time; or empty texts.
+        """
+        others = [self._others(index) for index in range(len(self._kinds))]
+        before, self.foreign = self.foreign, self._describe(others)
+        if not self.open:
+            if not self.foreign and time.monotonic() >= self._until:
+                self._create()
+            return "", ""
+        if any(
+            gid < min(own) for own, found in zip(self._own, others, strict=True) for gid in found
+        ):
+            return self.foreign, ""
+        return "", self.foreign if self.foreign != before else ""
+
+    def _create(self) -> None:
+        from rclpy.event_handler import PublisherEventCallbacks
+
+        self._own = []
+        # An executor holds on to a publisher that has callbacks until it spins next: the others
+        # would still see it after ``close``.
+        silent = PublisherEventCallbacks(use_default_callbacks=False)
+        for kind, topic in self._kinds:
+            before = self._present(topic).keys()
+            publisher = self._node.create_publisher(kind, topic, self._qos, event_callbacks=silent)
+            self._publishers.append(publisher)
+            self._own.append(set(self._present(topic).keys() - before))
+
+    def _present(self, topic: str) -> dict[bytes, str]:
+        """Id -> node of all publishers of a topic."""
+        name = self._node.resolve_topic_name(topic)
+        return {
+            bytes(info.endpoint_gid): f"{info.node_namespace.rstrip('/')}/{info.node_name}"
+            for info in self._node.get_publishers_info_by_topic(name)
+        }
+
+    def _others(self, index: int) -> dict[bytes, str]:
+        found = self._present(self._kinds[index][1])
+        own = self._own[index] if self.open else set()
+        return {gid: node for gid, node in found.items() if gid not in own}
+
+    def _describe(self, others: Sequence[Mapping[bytes, str]]) -> str:
+        found = [
+            f"{topic}: {', '.join(sorted(nodes.values()))}"
+            for (_, topic), nodes in zip(self._kinds, others, strict=True)
+            if nodes
+        ]
+        return f"another publisher on {'; '.join(found)}" if found else ""
+
+    def close(self, patience: Any) -> None:
+        """Let the last commands arrive, and command no more."""
+        for publisher in self._publishers:
+            publisher.wait_for_all_acked(patience)
+            self._node.destroy_publisher(publisher)
+        self._publishers = []

@@ -1,0 +1,396 @@
+"""How a policy acts, waits and stops: everything but its topics. Knows no ROS.
+
+``policy_node`` hands it messages and timers' ticks; it hands back commands and ends of episodes.
+What is published where: doc/nodes.md.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from smac_core.controller import Controller
+from smac_core.networks import Gaussian
+from smac_ros.command_topics import CommandTopics
+from smac_ros.contract import CommandReader, CommandWriter, Contract, MessageError
+from smac_ros.experience import Fault, Snapshot
+from smac_ros.messages import SECOND, End
+from smac_ros.policy_episode import PolicyEpisode, TaskContext
+from smac_ros.weights import Weights, WeightsReceiver
+
+SILENCE = 5.0  # s without observations that are reported in lockstep, where time may stand still
+REWARDS = 2.0  # s to wait for the rewards of an episode that is over
+BACKWARDS = SECOND  # ns by which a robot's time must jump back to count as begun anew
+
+Cause = Literal["observation", "action", "neighbour"]  # of a safety stop
+
+
+class Policy:
+    """An agent that plays episodes on one robot.
+
+    Args:
+        lockstep: the robot's time stands until it has a command.
+        commands: where commands go.
+        classes: of the commands' messages, by type.
+        receiver: of weights; ``present`` is what to begin with, if anything.
+        diagnostics: of the node.
+        announce: publishes the end of an episode.
+        show: publishes the posterior.
+        now: the node's time, ns.
+
+    Attributes:
+        episode: in progress, or waiting for what it needs; None: none.
+        controller: None before the first weights.
+        repeated: observations that came again and were answered again, in lockstep.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        *,
+        lockstep: bool,
+        commands: CommandTopics,
+        classes: Mapping[str, Callable[[], Any]],
+        receiver: WeightsReceiver,
+        diagnostics: Any,
+        announce: Callable[[End], None],
+        show: Callable[[Gaussian], None],
+        now: Callable[[], int],
+    ):
+        self.contract, self.commands, self.receiver = contract, commands, receiver
+        self._diagnostics, self._announce, self._show, self._now = diagnostics, announce, show, now
+        self._lockstep = lockstep
+        self._by_timer = contract.trigger == "timer" and not lockstep
+        self.writer = CommandWriter(contract, classes)
+        self._reader = CommandReader(contract)
+        self._snapshot = Snapshot(contract, lockstep)
+        self._observation = np.zeros(contract.observation_dim, np.float32)
+        self._reward = np.zeros(1)
+        self.controller: Controller | None = None
+        self.context = TaskContext(lambda why: diagnostics.count("refused trajectories", why))
+        self.episode: PolicyEpisode | None = None
+        self._closed: PolicyEpisode | None = None  # the last one
+        self.repeated = 0
+        self.forget_observations()
+        self._stopped: Cause | None = None
+        self._install(receiver.present)
+        self._show_posterior()
+
+    # Weights and posterior
+
+    def _take_weights(self) -> None:
+        if self.receiver.waiting:
+            idle = self.episode is None or not self.episode.started
+            self._install(self.receiver.take(idle))
+
+    def _install(self, weights: Weights | None) -> None:
+        if weights is None:
+            return
+        if self.controller is None:
+            self.controller = Controller(weights.agent)
+            self.context.use(self.controller)
+        else:
+            self.controller.swap(weights.agent)
+            self.context.changed = True
+        if self._stopped == "action":
+            self._resume()
+
+    def _show_posterior(self) -> None:
+        if self.context.changed and self.controller is not None:
+            self.context.changed = False
+            self._show(self.controller.posterior)
+
+    # Episodes
+
+    def knows(self, marker: Any) -> bool:
+        """Whether it is of the present or the last episode."""
+        known = (self.episode, self._closed)
+        return any(episode is not None and episode.is_of(marker) for episode in known)
+
+    def begin(self, episode: PolicyEpisode) -> None:
+        """Play an episode as soon as its conditions hold; one in progress ends."""
+        if self.episode is not None:
+            self.finish(f"superseded by {episode.name}")
+        if not episode.endless:
+            self.context.enter(episode.begin.session, episode.begin.group)
+        self.episode = episode
+        self._over_since = 0.0
+        if self._stopped == "action":
+            self._resume()
+        self.retry()
+
+    def finish(self, reason: str, *, announce: bool = True, safe: bool | None = None) -> None:
+        """The episode is over; ``safe``: tell the robot to stand still, by default in real time.
+
+        In lockstep the robot stands anyway, and a command could be taken for the next episode's.
+        """
+        episode, self.episode = self.episode, None
+        if episode.steps and (not self._lockstep if safe is None else safe):
+            self.send_safe()
+        self._diagnostics.clear("observation")
+        if episode.begin.mode == "adapt" and (reason == "complete" or episode.endless):
+            rows, _ = episode.rows(self._reader)
+            self.context.add(None if episode.endless else episode.begin.id, rows)
+        self._take_weights()
+        self._show_posterior()
+        if not episode.endless:
+            self._closed = episode
+            if announce:
+                self._announce(episode.end(reason))
+
+    def _finish_if_complete(self) -> None:
+        """All commands and the last observation are there; in mode adapt the rewards besides."""
+        episode, missing = self.episode, 0
+        if episode.begin.mode == "adapt":
+            _, missing = episode.rows(self._reader)
+        if not missing:
+            self.finish("complete")
+        elif not self._over_since:
+            self._over_since = time.monotonic()
+        elif time.monotonic() - self._over_since > REWARDS:
+            lacking = f"{missing} of {episode.steps} rewards did not come within {REWARDS:g} s"
+            self._diagnostics.count("missing rewards", lacking)
+            self.finish(f"stopped: {lacking}")
+
+    @property
+    def waits_for(self) -> str:
+        """What the episode cannot go on without; empty: nothing."""
+        begin, context = self.episode.begin, len(self.context)
+        if self.controller is None:
+            return "weights"
+        if (version := self.receiver.present.version) < begin.weights:
+            return f"weights of version {begin.weights}, has {version}"
+        if context < begin.context:
+            return f"a context of {begin.context} trajectories, has {context}"
+        if not self.commands.open:
+            return self.commands.state
+        return self._missing
+
+    # Control
+
+    def observe(self, index: int, stamp: int | None, message: Any) -> None:
+        """A message of stream ``index``; without a stamp, its time is that of receipt."""
+        stamp, came = self._now() if stamp is None else stamp, time.monotonic()
+        if stamp < self._stamps[index] - BACKWARDS:
+            self._time_jumped_back(self.contract.observations[index].topic)
+        self._stamps[index], self._came[index] = stamp, came
+        try:
+            complete = self._snapshot.add(index, stamp, message)
+        except MessageError as error:
+            topic = self.contract.observations[index].topic
+            self._diagnostics.count("unreadable observations", f"{topic}: {error}")
+            return
+        if complete:
+            self._tick, self._completed = self._snapshot.stamp, came
+            self._step(self._tick)
+
+    def on_period(self) -> None:
+        """A control period, where the contract's trigger is the timer."""
+        if self._by_timer:
+            self._step(self._now())
+
+    def retry(self) -> None:
+        """Something that an episode may wait for has come: act on the newest observation."""
+        self._take_weights()
+        fresh = self._lockstep or time.monotonic() - self._completed <= self.contract.watchdog
+        if self._tick is not None and fresh and not self._by_timer:
+            self._step(self._tick, again=False)
+        self._show_posterior()
+
+    def _step(self, tick: int, again: bool = True) -> None:
+        """Act on the observation as of ``tick``; ``again``: answer also what has been answered."""
+        self._take_weights()
+        episode = self.episode
+        if episode is None and self._stopped is None:
+            return
+        if episode is not None and episode.tick is not None and tick <= episode.tick:
+            if again and self._lockstep and tick == episode.tick and self._stopped is None:
+                self.repeated += 1
+                self.commands.publish(self._messages)
+            return
+        fault = self._snapshot.at(tick, self._observation)
+        if fault is not None:
+            self._on_fault(fault)
+            return
+        self._heard, self._missing = time.monotonic(), ""
+        self._diagnostics.clear("observation")
+        if self._stopped == "observation":
+            self._resume()
+        if episode is None or self._stopped is not None or not self._is_of(episode, tick):
+            return
+        if episode.all_given:
+            episode.last = tick if episode.last is None else episode.last
+            self._finish_if_complete()
+        elif not self.waits_for:
+            self._act(episode, tick)
+        self._show_posterior()
+
+    def _is_of(self, episode: PolicyEpisode, tick: int) -> bool:
+        """Whether an observation belongs to the episode.
+
+        In lockstep no first observation is ever missed, and what is left of another time (the
+        robot was started again) must not be taken for it.
+        """
+        exactly = self._lockstep and episode.tick is None and not episode.endless
+        return tick == episode.begin.start if exactly else tick >= episode.begin.start
+
+    def _act(self, episode: PolicyEpisode, tick: int) -> None:
+        try:
+            if not episode.started:
+                begin = episode.begin
+                self.writer.reset()
+                self.controller.begin(
+                    begin.mode,
+                    seed=begin.seed,
+                    deterministic=begin.deterministic,
+                    latent=begin.latent,
+                )
+                episode.started = True
+            action = self.controller.act(self._observation)
+            values = self.writer.encode(action)
+        except (FloatingPointError, ValueError) as error:
+            self.stop("action", f"no action: {error}")
+            return
+        self._messages = self.writer.fill(values, tick)
+        self.commands.publish(self._messages)
+        episode.gave(tick, self._observation, values)
+
+    def reward(self, stamp: int | None, message: Any) -> None:
+        """A message of the contract's reward stream."""
+        episode = self.episode
+        if episode is None:
+            return
+        try:
+            self.contract.reward.read_values(message, self._reward)
+        except MessageError as error:
+            self._diagnostics.count("unreadable rewards", str(error))
+            return
+        if not np.isfinite(self._reward).all():
+            found = f"{self.contract.reward.topic}: found {self._reward[0]}, expected a number"
+            self._diagnostics.count("unreadable rewards", found)
+            return
+        episode.reward(self._now() if stamp is None else stamp, self._reward)
+        if episode.last is not None:
+            self._finish_if_complete()
+
+    # Safety
+
+    @property
+    def _commanding(self) -> bool:
+        """Whether the robot follows commands of an episode."""
+        return self.episode is not None and self.episode.tick is not None
+
+    def _on_fault(self, fault: Fault) -> None:
+        """An observation that cannot be used."""
+        text = f"{fault.topic}: {fault.kind}"
+        if fault.kind == "missing":
+            self._missing = text
+        elif fault.kind != "not finite":
+            stream = next(s for s in self.contract.observations if s.topic == fault.topic)
+            limit = stream.max_age_ns / SECOND
+            text += f", the newest sample is {fault.age_s:.3f} s old, limit {limit:g} s"
+        if fault.kind == "dropped":
+            self._diagnostics.count("dropped observations", text)
+        elif self._commanding:
+            self.stop("observation", text)
+        elif fault.kind != "missing":
+            self._report(text)
+
+    def _report(self, text: str) -> None:
+        """A fault of the observations that stops nothing."""
+        if self._stopped is None and "observation" not in self._diagnostics.faults:
+            self._diagnostics.fault("observation", text)
+
+    def stop(self, cause: Cause, reason: str) -> None:
+        """Safety stop: the first reason wins; an episode ends, an endless one pauses."""
+        if self._stopped is not None:
+            return
+        self._stopped = cause
+        self._diagnostics.fault("stopped", f"stopped: {reason}")
+        self.send_safe()
+        if self.episode is not None and not self.episode.endless:
+            self.finish(f"stopped: {reason}", safe=False)
+
+    def _resume(self) -> None:
+        self._stopped = None
+        self._diagnostics.clear("stopped")
+
+    def on_watchdog(self) -> None:
+        """Once a control period, whether or not anything comes in."""
+        now = time.monotonic()
+        if self.episode is not None and self.episode.last is not None:
+            self._finish_if_complete()
+        elif self._stopped is not None:
+            if not self._lockstep:
+                self.send_safe()
+        elif self._commanding:
+            limit, silent = self.contract.watchdog, now - self._heard
+            if self._lockstep:
+                limit = max(SILENCE, limit)
+            if silent > limit:
+                oldest = int(np.argmin(self._came))
+                topic, age = self.contract.observations[oldest].topic, now - self._came[oldest]
+                text = f"no observation for {silent:.3f} s, limit {limit:g} s; the last message "
+                text += f"on {topic} is {age:.3f} s old"
+                if self._lockstep:
+                    self._report(text)
+                else:
+                    self.stop("observation", text)
+
+    def on_neighbours(self, patience: Any) -> None:
+        """A few times a second: whether nobody else commands; ``patience`` of the last command."""
+        commands, was_open = self.commands, self.commands.open
+        yields_to, newcomers = commands.check()
+        if yields_to:
+            self.stop("neighbour", yields_to)
+            commands.close(patience)
+        if newcomers:
+            self._diagnostics.count("other publishers of commands", newcomers)
+        if commands.open:
+            self._diagnostics.clear("another publisher")
+            if self._stopped == "neighbour":
+                self._resume()
+            if not was_open:
+                self.retry()
+        elif commands.foreign:
+            self._diagnostics.fault("another publisher", commands.foreign)
+
+    def send_safe(self) -> None:
+        """The contract's safe command, if there is one and this node commands."""
+        values = self.writer.safe_values()
+        if values is None or not self.commands.open:
+            return
+        stamp = max(self._stamps)
+        if not self._lockstep:  # after all observations: it answers none
+            stamp = max(self._now(), stamp + 1)
+        self.commands.publish(self.writer.fill(values, stamp))
+
+    def close(self, patience: Any) -> None:
+        """End what is in progress; the robot's last command is the safe one."""
+        if self.episode is not None:
+            self.finish("stopped: the policy is deactivated", safe=False)
+        self.send_safe()
+        self.commands.close(patience)
+        self._stopped = None
+        self.forget_observations()
+
+    def forget_observations(self) -> None:
+        """What came so far is of another time."""
+        self._snapshot.clear()
+        self._stamps = [0] * len(self.contract.observations)  # the last one of each stream
+        self._tick: int | None = None  # stamp of the newest complete observation
+        self._completed = self._heard = 0.0  # when it came, when a good one came (monotonic)
+        self._came = np.full(len(self.contract.observations), time.monotonic())
+        self._missing = "observations"
+
+    def _time_jumped_back(self, topic: str) -> None:
+        """The robot was started again: what is known is of another time."""
+        text = f"the stamps on {topic} jumped back"
+        self._diagnostics.count("time jumped back", text)
+        commanding, episode = self._commanding, self.episode
+        self.forget_observations()
+        if commanding and episode.endless:
+            self.begin(PolicyEpisode(episode.begin, endless=True))
+        elif commanding:
+            self.finish(f"stopped: {text}")

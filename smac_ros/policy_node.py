@@ -1,0 +1,331 @@
+"""The policy: observations from a robot's topics in, commands within the contract's limits out.
+
+Topics, services and parameters: doc/nodes.md. What it does with them: ``policy``.
+"""
+
+from array import array
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String, UInt8MultiArray
+from std_srvs.srv import Trigger
+
+from smac_core.controller import LATENTS
+from smac_core.errors import InputError
+from smac_core.networks import Gaussian
+from smac_core.training.run import load_agent, pretrained_directory
+from smac_ros.base_node import Parameter, SmacNode, latched, reliable, run, sensor
+from smac_ros.command_topics import CommandTopics
+from smac_ros.contract import load_contract, message_class
+from smac_ros.messages import Begin, End, parse_marker, stamp_ns, unpack_trajectory
+from smac_ros.policy import Policy
+from smac_ros.policy_episode import PolicyEpisode, check_begin
+from smac_ros.weights import Weights, WeightsReceiver
+
+PHASES = ("self_supervised", "offline")  # of a run; the first that exists is used
+NEIGHBOURS = 0.2  # s between two looks for other publishers of commands
+FAREWELL = Duration(seconds=0.2)  # for the last command to arrive
+
+
+class PolicyNode(SmacNode):
+    """One agent on one robot."""
+
+    parameters = (
+        Parameter("contract", "sawyer_sim", "Name of a contract, or path of its .yaml file."),
+        Parameter("checkpoint", "", "Run folder; shipped: the domain's; empty: await weights."),
+        Parameter("phase", "", "Phase of the run; empty: self_supervised, else offline."),
+        Parameter("clock", "real_time", "Who keeps time.", choices=("real_time", "lockstep")),
+        Parameter(
+            "settle",
+            1.0,
+            "Seconds to look for other publishers before the first command.",
+            low=0.0,
+            high=60.0,
+        ),
+        Parameter("mode", "explore", "What ~/start does.", choices=tuple(LATENTS), live=True),
+        Parameter(
+            "latent",
+            "auto",
+            "How ~/start takes z; auto: step, or sample in mode exploit.",
+            choices=("auto", "step", "trajectory", "sample", "mean"),
+            live=True,
+        ),
+        Parameter("deterministic", False, "Whether ~/start acts without noise.", live=True),
+        Parameter("seed", 0, "Of ~/start.", low=0, high=2**31 - 1, live=True),
+    )
+
+    def __init__(self, name: str = "policy", **arguments: Any):
+        super().__init__(name, **arguments)
+        self.policy: Policy | None = None  # while configured
+        self._receiver: WeightsReceiver | None = None
+        self._active = False
+        self._made: list[tuple[Callable, Any]] = []  # what cleanup destroys, and how
+        self._timers: list[Any] = []
+        self.add_post_set_parameters_callback(self._on_parameters)
+
+    # Lifecycle
+
+    def configure(self) -> None:
+        self._contract = contract = load_contract(self.setting("contract"))
+        lockstep = self.setting("clock") == "lockstep"
+        if lockstep:
+            contract.require_lockstep()
+        present = self._load(self.setting("checkpoint"))
+        warn = self.diagnostics.count
+        self._receiver = WeightsReceiver(contract, warn, self._wake, present)
+        self._ends = self._own("publisher", String, "episode", reliable(100))
+        self._posteriors = self._own("publisher", Float64MultiArray, "posterior", latched())
+        classes = {command.type: message_class(command.type) for command in contract.actions}
+        qos = reliable(10 if lockstep else 1)
+        self.policy = Policy(
+            contract,
+            lockstep=lockstep,
+            commands=CommandTopics(self, contract, classes, qos),
+            classes=classes,
+            receiver=self._receiver,
+            diagnostics=self.diagnostics,
+            announce=self._announce,
+            show=self._show_posterior,
+            now=lambda: self.get_clock().now().nanoseconds,
+        )
+        self._listen(reliable(10) if lockstep else sensor())
+        self._show()
+
+    def _load(self, name: str) -> Weights | None:
+        """The agent of a checkpoint that fits the contract."""
+        if not name:
+            return None
+        folder = Path(name)
+        if name == "shipped":
+            folder = pretrained_directory() / self._contract.domain
+        there = [phase for phase in PHASES if (folder / phase / "checkpoints").exists()]
+        agent, config, state = load_agent(folder, self.setting("phase") or (there or PHASES)[0])
+        robot = config.environment
+        names = (robot.observation_names, robot.observation_units, robot.action_names)
+        self._contract.check_domain(*names, robot.rate, folder)
+        if state["contract"] is not None:
+            self._contract.require_match(state["contract"], folder)
+        return Weights(agent.requires_grad_(False), 0, "")
+
+    def _listen(self, stream_qos: Any) -> None:
+        contract = self._contract
+        for index, stream in enumerate(contract.observations):
+            callback = partial(self._on_observation, index, stream.time == "header")
+            kind = message_class(stream.type)
+            self._own("subscription", kind, stream.topic, callback, stream_qos)
+        if (reward := contract.reward) is not None:
+            callback = partial(self._on_reward, reward.time == "header")
+            self._own(
+                "subscription", message_class(reward.type), reward.topic, callback, stream_qos
+            )
+        labelled = "labelled_trajectories"
+        self._own("subscription", String, "episode", self._on_marker, reliable(100))
+        self._own("subscription", PointCloud2, labelled, self._on_labels, reliable(100))
+        self._own("subscription", UInt8MultiArray, "weights", self._receiver.receive, latched())
+        for name in ("start", "stop", "reset_context"):
+            self._own("service", Trigger, f"~/{name}", partial(self._serve, name))
+
+    def _show(self) -> None:
+        """The values on /diagnostics."""
+
+        def weights() -> str:
+            present = self._receiver and self._receiver.present
+            return f"{present.version} {present.run}".strip() if present else "none"
+
+        policy = self.policy
+        self.diagnostics.show(
+            weights=weights,
+            episode=lambda: policy.episode.name if policy.episode else "none",
+            mode=lambda: policy.episode.begin.mode if policy.episode else "none",
+            steps=lambda: policy.episode.steps if policy.episode else 0,
+            waiting_for=lambda: policy.waits_for if policy.episode else "an episode",
+            context_trajectories=lambda: len(policy.context),
+            listeners=lambda: policy.commands.listeners,
+            limited_values=lambda: policy.writer.limited,
+            repeated_answers=lambda: policy.repeated,
+        )
+
+    def _own(self, kind: str, *arguments: Any) -> Any:
+        made = getattr(self, f"create_{kind}")(*arguments)
+        self._made.append((getattr(self, f"destroy_{kind}"), made))
+        return made
+
+    def activate(self) -> None:
+        self._active, policy = True, self.policy
+        policy.commands.look(self.setting("settle"))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        period = 1 / self._contract.rate
+        neighbours = partial(policy.on_neighbours, FAREWELL)
+        self._timers = [
+            self.create_timer(NEIGHBOURS, neighbours, clock=steady),
+            self.create_timer(period, policy.on_watchdog, clock=steady),
+        ]
+        if self._contract.trigger == "timer":
+            self._timers.append(self.create_timer(period, policy.on_period))
+        neighbours()
+
+    def deactivate(self) -> None:
+        self._active = False
+        self.policy.close(FAREWELL)  # first of all: the robot must stand
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        self._timers.clear()
+        for fault in self.diagnostics.faults.keys() - {"refused"}:
+            self.diagnostics.clear(fault)
+
+    def cleanup(self) -> None:
+        while self._made:
+            destroy, made = self._made.pop()
+            destroy(made)
+        if self._receiver is not None:
+            self._receiver.close()
+        self._receiver = self.policy = None
+
+    # Topics
+
+    def _on_observation(self, index: int, stamped: bool, message: Any) -> None:
+        if self._active:
+            self.policy.observe(index, stamp_ns(message.header.stamp) if stamped else None, message)
+
+    def _on_reward(self, stamped: bool, message: Any) -> None:
+        if self._active:
+            self.policy.reward(stamp_ns(message.header.stamp) if stamped else None, message)
+
+    def _on_marker(self, message: String) -> None:
+        if not self._active:
+            return
+        marker, policy = None, self.policy
+        try:
+            marker = parse_marker(message.data)
+            if isinstance(marker, End):
+                if policy.episode is not None and policy.episode.is_of(marker):
+                    policy.finish(f"ended from outside: {marker.reason}", announce=False)
+            elif not policy.knows(marker):
+                check_begin(marker, self._contract)
+                policy.begin(PolicyEpisode(marker))
+        except InputError as error:
+            self.diagnostics.count("refused episodes", str(error))
+            if marker is not None:
+                refused = f"refused: {error}"
+                self._announce(End(marker.session, marker.id, 0, marker.start, refused))
+
+    def _on_labels(self, message: PointCloud2) -> None:
+        contract, policy = self._contract, self.policy
+        if policy is None:
+            return
+        try:
+            labelled = unpack_trajectory(message, contract.observation_dim, contract.action_dim)
+        except InputError as error:
+            self.diagnostics.count("refused trajectories", str(error))
+            return
+        if labelled.exploration and policy.context.is_of(labelled.session, labelled.group):
+            rows = (labelled.observations, labelled.actions, labelled.rewards)
+            policy.context.add(labelled.episode, rows)
+            policy.retry()
+
+    def _wake(self) -> None:
+        """From the receiver's thread: weights have been read."""
+        if (executor := self.executor) is not None:
+            executor.create_task(lambda: self.policy and self.policy.retry())
+
+    def _announce(self, end: End) -> None:
+        self._ends.publish(String(data=end.to_json()))
+
+    def _show_posterior(self, posterior: Gaussian) -> None:
+        mean, variance = (part[0].double().numpy() for part in posterior)
+        size = len(mean)
+        message = Float64MultiArray(data=array("d", np.concatenate([mean, variance])))
+        message.layout.dim = [
+            MultiArrayDimension(label="mean, variance", size=2, stride=2 * size),
+            MultiArrayDimension(label="z", size=size, stride=size),
+        ]
+        self._posteriors.publish(message)
+
+    # Without a manager
+
+    def _serve(
+        self, name: str, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        try:
+            response.message = getattr(self, f"_{name}")()
+            response.success = True
+        except InputError as error:
+            response.message = str(error)
+        return response
+
+    def _start(self) -> str:
+        name, policy = self.get_name(), self.policy
+        if not self._active:
+            raise InputError(name, "state", self.diagnostics.state, "active")
+        if policy.controller is None:
+            raise InputError(name, "weights", "none", "a checkpoint, or weights from a learner")
+        if policy.episode is not None:
+            raise InputError(name, "start", f"{policy.episode.name} in progress", "~/stop first")
+        policy.begin(self._endless())
+        waits_for = policy.waits_for
+        return f"waiting for {waits_for}" if waits_for else "acting"
+
+    def _endless(self) -> PolicyEpisode:
+        """An episode without end, as the parameters have it."""
+        mode, latent = self.setting("mode"), self.setting("latent")
+        if latent == "auto":
+            latent = "sample" if mode == "exploit" else "step"
+        begin = Begin(
+            session=0,
+            id=0,
+            start=0,
+            steps=1,
+            purpose="exploration",
+            mode=mode,
+            group=0,
+            seed=self.setting("seed"),
+            deterministic=self.setting("deterministic"),
+            latent=latent,
+        )
+        check_begin(begin, self._contract)
+        return PolicyEpisode(begin, endless=True)
+
+    def _stop(self) -> str:
+        if not self._active or self.policy.episode is None:
+            return "nothing was in progress"
+        name = self.policy.episode.name
+        self.policy.finish("stopped: ~/stop was called", safe=True)
+        return f"{name} stopped"
+
+    def _reset_context(self) -> str:
+        if self.policy is None:
+            return "there was none"
+        context, episode = self.policy.context, self.policy.episode
+        if episode is not None and not episode.endless:
+            found = f"{episode.name} in progress"
+            raise InputError(self.get_name(), "reset_context", found, "no episode of a manager")
+        count = len(context)
+        context.clear()
+        self.policy.retry()
+        return f"{count} trajectories forgotten"
+
+    def _on_parameters(self, parameters: list) -> None:
+        """What ~/start began goes on in the new mode."""
+        if self.policy is None or self.policy.episode is None or not self.policy.episode.endless:
+            return
+        try:
+            self.policy.begin(self._endless())
+        except InputError as error:
+            self.diagnostics.count("refused parameters", str(error))
+
+
+def main() -> None:
+    """Entry point of the executable."""
+    torch.set_num_threads(1)  # networks this small are slower on more
+    run(PolicyNode)
+
+
+if __name__ == "__main__":
+    main()

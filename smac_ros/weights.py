@@ -1,0 +1,162 @@
+"""Newer weights for a node that acts or labels: read beside its work, not within it."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from smac_core.agent import Agent
+from smac_core.config import Networks
+from smac_core.controller import check_sizes
+from smac_core.errors import InputError
+from smac_ros.contract import Contract
+from smac_ros.messages import unpack_weights
+
+CAN_BE_INFINITE = "standardizer.largest"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An agent, ready to run, and where it comes from."""
+
+    agent: Agent
+    version: int  # grows within a run; 0: of a checkpoint
+    run: str
+
+
+def read_weights(message: Any, contract: Contract, topic: str = "weights") -> Weights:
+    """The agent in a weights message; its tensors have the names of ``Agent.state_dict``.
+
+    Raises:
+        InputError: a damaged message, an incomplete description, another domain, numbers that
+            are not finite, tensors that do not fit the description.
+    """
+    tensors, description = unpack_weights(message, topic)
+    if not isinstance(description, dict):
+        raise InputError(topic, "description", description, "a mapping")
+    for key, kind in (("version", int), ("run", str), ("networks", dict)):
+        if type(description.get(key)) is not kind:
+            raise InputError(topic, key, repr(description.get(key)), kind.__name__)
+    sizes = {"observation_dim": contract.observation_dim, "action_dim": contract.action_dim}
+    for key, expected in {"domain": contract.domain, **sizes}.items():
+        if (found := description.get(key, "nothing")) != expected:
+            raise InputError(topic, key, found, f"{expected}, as in contract {contract.name}")
+    if description.get("contract") is not None:
+        contract.require_match(description["contract"], topic)
+    try:
+        networks = Networks.model_validate(description["networks"])
+    except ValidationError as error:
+        raise InputError(topic, "networks", error, "those of a configuration") from None
+    with torch.device("meta"):  # no memory, no random numbers
+        agent = Agent(*sizes.values(), networks)
+    for name, wanted in agent.state_dict().items():
+        tensor = tensors.get(name)
+        found = "nothing" if tensor is None else (tuple(tensor.shape), tensor.dtype)
+        if found != (expected := (tuple(wanted.shape), wanted.dtype)):
+            raise InputError(topic, name, found, expected)
+        fine = ~tensor.isnan() if name == CAN_BE_INFINITE else tensor.isfinite()
+        if not fine.all():
+            raise InputError(topic, name, "NaN or infinity", "finite numbers")
+    for name in tensors.keys() - agent.state_dict().keys():
+        raise InputError(topic, name, "an unknown tensor", "those of an agent")
+    # Copies are aligned as PyTorch's own memory is: sums come out the same as at the sender's.
+    agent.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+    agent.requires_grad_(False)
+    return Weights(agent.eval(), description["version"], description["run"])
+
+
+class WeightsReceiver:
+    """Decides which weights a node runs: ``receive`` messages, ``take`` what is ready.
+
+    A version must be newer than the present one of the same run. Another run's versions say
+    nothing about ours: its weights are taken when the node is idle, with a warning. Whatever is
+    refused leaves the present weights in place.
+
+    Args:
+        contract: whose vectors the networks must fit.
+        warn: told, from within ``take``, what was refused or is unusual: (what, why).
+        wake: called from another thread when ``take`` has something to do.
+        present: what the node runs; None before any. ``run`` "": unknown, any may follow.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        warn: Callable[[str, str], None],
+        wake: Callable[[], None],
+        present: Weights | None = None,
+    ):
+        self.present = present
+        self._contract, self._warn, self._wake = contract, warn, wake
+        self._thread = ThreadPoolExecutor(1, "weights")
+        self._ready: deque[Weights | InputError] = deque()
+        self._other: Weights | None = None  # of another run, until the node is idle
+
+    @property
+    def waiting(self) -> bool:
+        """Whether ``take`` may have something to do; costs nothing."""
+        return bool(self._ready) or self._other is not None
+
+    def receive(self, message: Any) -> None:
+        """Begin to read a weights message."""
+        with suppress(RuntimeError):  # closed: it came too late
+            self._thread.submit(self._read, message)
+
+    def _read(self, message: Any) -> None:
+        try:
+            self._ready.append(read_weights(message, self._contract))
+        except InputError as error:
+            self._ready.append(error)
+        except Exception as error:  # bytes from outside may break a library in ways of its own
+            self._ready.append(InputError("weights", "data", repr(error), "readable weights"))
+        self._wake()
+
+    def take(self, idle: bool) -> Weights | None:
+        """Weights to go on with, from now on ``present``; None: those that there are.
+
+        Args:
+            idle: nothing is under way that began with the present weights.
+        """
+        taken = None
+        while self._ready:
+            weights = self._ready.popleft()
+            try:
+                if isinstance(weights, InputError):
+                    raise weights
+                self._check(weights)
+            except InputError as error:
+                self._warn("refused weights", str(error))
+                continue
+            if self.present and self.present.run not in ("", weights.run):
+                self._other = weights
+            else:
+                taken = self.present = weights
+        if idle and self._other is not None:
+            self._warn(
+                "weights of another run",
+                f"weights: run {self._other.run} follows run {self.present.run}",
+            )
+            taken, self._other = self._other, None
+            self.present = taken
+        return taken
+
+    def _check(self, weights: Weights) -> None:
+        present = self.present
+        if present is None:
+            return
+        if weights.run == present.run and weights.version <= present.version:
+            expected = f"above {present.version}, the present one of run {present.run}"
+            raise InputError("weights", "version", weights.version, expected)
+        try:
+            check_sizes(weights.agent, present.agent)
+        except ValueError as error:
+            raise InputError("weights", "networks", error, "the present sizes") from None
+
+    def close(self) -> None:
+        """Stop reading; what is being read is lost."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
