@@ -430,6 +430,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         number = re.search(r"os error (\d+)", str(error))
         code = int(number.group(1)) if number else errno.EIO
         raise OSError(code, os.strerror(code), str(path)) from error
+    path.chmod(0o644)  # the library lets nobody else read it
     _sync(path)
 
 

@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="SMAC: meta-train from data labelled once, improve from unlabelled practice.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look into dataset files.")
+data_app = typer.Typer(no_args_is_help=True, help="Look into dataset files, cut them.")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
@@ -111,6 +111,41 @@ def data_info(
 
     summary = Dataset.load(dataset).summary()
     _print_json(summary) if as_json else show_dataset(summary)
+
+
+@data_app.command("subset")
+def data_subset(
+    dataset: Annotated[Path, typer.Argument(help="A dataset file.")],
+    trajectories: Annotated[int, typer.Option(help="How many of each training task.", min=1)],
+    out: Annotated[Path, typer.Option(help="The dataset file to write.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+) -> None:
+    """The first trajectories of each training task: histories small enough to ship with a run.
+
+    [dim]smac data subset data/sawyer.h5 --trajectories 10 --out history.h5[/dim]
+    """
+    from smac_core.commands.collect import write_subset
+
+    write_subset(dataset, out, trajectories, overwrite=overwrite)
+    print(out)
+
+
+@app.command("copy")
+def copy_run(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The new run's folder.")],
+    dataset: Annotated[
+        Path | None, typer.Option(help="The run's data, or a part of them, for the copy to use.")
+    ] = None,
+) -> None:
+    """Copy a run's last offline checkpoint, for second phases of its own or for shipping.
+
+    [dim]smac copy runs/sawyer --dataset history.h5 --out shipped/sawyer[/dim]
+    """
+    from smac_core.training.run import copy_offline
+
+    copy_offline(run, out, dataset)
+    print(out)
 
 
 @app.command()

@@ -1,10 +1,11 @@
-"""``smac collect`` and ``smac data info``."""
+"""``smac collect``, ``smac data info`` and ``smac data subset``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from smac_core.config import Config
-from smac_core.data.dataset import Dataset, DatasetWriter
+from smac_core.data.dataset import ARRAYS, Dataset, DatasetWriter, TaskData
 from smac_core.tasks import load_tasks
 from smac_core.training.collection import collect
 from smac_core.training.progress import Progress
@@ -64,6 +65,39 @@ def collect_dataset(
     return sentence
 
 
+def write_subset(source: Path, out: Path, trajectories: int, *, overwrite: bool = False) -> None:
+    """Write the first ``trajectories`` of each training task: a history small enough to ship.
+
+    Runs that were trained on ``source`` take the file in its place. Held-out tasks are left out.
+
+    Raises:
+        DatasetError: no such dataset, or ``out`` exists.
+    """
+    dataset = Dataset.load(source)
+    names = ("domain", "rate", "horizon", "seed", "contract", "git")
+    columns = [
+        f"{kind}_{what}" for kind in ("observation", "action") for what in ("names", "units")
+    ]
+    with DatasetWriter(
+        out,
+        **{name: getattr(dataset, name) for name in (*names, *columns)},
+        command=f"{dataset.command} && {command()}",
+        subset_of=dataset.subset_of or dataset.fingerprint,
+        overwrite=overwrite,
+    ) as writer:
+        for task in dataset.train:
+            writer.add_task("train", _first(task, trajectories))
+
+
+def _first(data: TaskData, trajectories: int) -> TaskData:
+    """A task's first trajectories."""
+    end = data.trajectories[:trajectories][-1].stop
+    behavior, task = data.task.get("behavior"), data.task
+    if isinstance(behavior, list):
+        task = task | {"behavior": behavior[:trajectories]}
+    return replace(data, task=task, **{name: getattr(data, name)[:end] for name in ARRAYS})
+
+
 def show_dataset(summary: dict[str, Any]) -> None:
     """A dataset's summary as tables."""
     from rich.console import Console
@@ -72,6 +106,8 @@ def show_dataset(summary: dict[str, Any]) -> None:
     console = Console()
     console.print(f"[bold]{summary['path']}[/bold]  domain {summary['domain']}")
     console.print(f"made by: {summary['command']}  (commit {summary['git']})")
+    if summary["subset_of"]:
+        console.print(f"a part of the data {summary['subset_of']}")
     table = Table(
         "split", "tasks", "trajectories", "transitions", "return", "rewarded", "at the end"
     )

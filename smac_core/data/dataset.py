@@ -20,6 +20,7 @@ root attribute ``command``              string             the command line that
 root attribute ``git``                  string             commit of the code, ``-dirty`` if edited
 root attribute ``contract``             string, optional   text of the ROS contract
 root attribute ``fingerprint``          string, optional   see :attr:`Dataset.fingerprint`
+root attribute ``subset_of``            string, optional   fingerprint of the data it is a part of
 group ``train/0000``, ``test/0000`` ..  group              one task each, numbered from zero
 its attribute ``task``                  JSON string        the task's parameters
 its array ``observations``              [N, ds] float32    s_t
@@ -132,6 +133,7 @@ class DatasetWriter:
         contract: text of the ROS contract that the vectors follow.
         overwrite: replace an existing file.
         git: commit of the code; found out when not given.
+        subset_of: fingerprint of the dataset that the tasks are a part of.
 
     Raises:
         DatasetError: a field is malformed, or the file exists and ``overwrite`` is false.
@@ -154,6 +156,7 @@ class DatasetWriter:
         contract: str | None = None,
         overwrite: bool = False,
         git: str | None = None,
+        subset_of: str | None = None,
     ) -> None:
         self.path = Path(path)
         self.overwrite = overwrite
@@ -171,6 +174,7 @@ class DatasetWriter:
             "command": command,
             "contract": contract,
             "git": git if git is not None else git_revision(),
+            "subset_of": subset_of,
         }
         _check_attributes(self.path, self.attributes)
         self._digests: dict[str, list[str]] = {split: [] for split in SPLITS}
@@ -359,7 +363,7 @@ class Dataset:
     Attributes:
         path: where it came from.
         domain, rate, observation_names, observation_units, action_names, action_units, horizon,
-            seed, command, git, contract: as written; see the module's table.
+            seed, command, git, contract, subset_of: as written; see the module's table.
         train, test: the tasks of each split, in order.
         fingerprint: 16 hexadecimal digits of a SHA-256 over domain, tasks and arrays. Two files
             with equal fingerprints hold the same data.
@@ -380,6 +384,7 @@ class Dataset:
     train: list[TaskData]
     test: list[TaskData]
     fingerprint: str
+    subset_of: str | None = None
 
     @property
     def observation_dim(self) -> int:
@@ -453,6 +458,7 @@ class Dataset:
             "git": self.git,
             "contract": self.contract is not None,
             "fingerprint": self.fingerprint,
+            "subset_of": self.subset_of,
             "splits": {split: _split_summary(getattr(self, split), threshold) for split in SPLITS},
             "observations": [
                 {"name": n, "unit": u, "min": float(a), "mean": float(m), "max": float(b)}
@@ -544,8 +550,9 @@ def _check_attributes(path: Path, attributes: dict[str, Any]) -> None:
     for name in ("domain", "command", "git"):
         if not _is_text(attributes[name]):
             refuse(name, "a text that is not empty")
-    if attributes["contract"] is not None and not _is_text(attributes["contract"]):
-        refuse("contract", "the contract's text, or nothing")
+    for name, what in (("contract", "contract's text"), ("subset_of", "larger data's fingerprint")):
+        if attributes[name] is not None and not _is_text(attributes[name]):
+            refuse(name, f"the {what}, or nothing")
     for name, least in (("horizon", 1), ("seed", 0)):
         value = attributes[name]
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -699,7 +706,7 @@ def _read_attributes(path: Path, file: h5py.File) -> dict[str, Any]:
         attributes[name] = read(name, required=True)
     for name in ("action_units", "horizon", "seed", "command", "git"):
         attributes[name] = read(name, required=True)
-    for name in ("rate", "contract", "fingerprint"):
+    for name in ("rate", "contract", "fingerprint", "subset_of"):
         attributes[name] = read(name, required=False)
     _check_attributes(path, attributes)
     return attributes

@@ -23,6 +23,26 @@ class Trajectories(NamedTuple):
     success: Tensor  # [E, H] bool, after each step
     present: Tensor  # [E, H] bool; false after an early end
 
+    @classmethod
+    def one(
+        cls,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        next_observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        terminals: np.ndarray | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> "Trajectories":
+        """One whole episode of arrays [H, ds], [H, da], [H, ds], [H], [H]; None: all 0."""
+        count = len(observations)
+        zeros = np.zeros(count, np.float32)
+        rewards, terminals = (zeros if x is None else x for x in (rewards, terminals))
+        arrays = (observations, actions, rewards, next_observations, terminals)
+        tensors = [torch.tensor(array, device=device).unsqueeze(0) for array in arrays]
+        success = torch.zeros(1, count, dtype=torch.bool, device=device)
+        return cls(*tensors, success, ~success)
+
     @property
     def returns(self) -> Tensor:
         """Sum of rewards [E]."""

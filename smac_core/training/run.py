@@ -10,10 +10,12 @@ The first phase is ``offline``; the others start from its last checkpoint: ``sel
 environment's rewards instead of the decoder's) and ``test_scenes`` (practice in held-out scenes).
 """
 
+import hashlib
 import json
 import os
 import platform
 import random
+import secrets
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -89,10 +91,11 @@ class Run:
         run = cls._build(directory, config, dataset, algorithm, seed, device)
         paths = [t.observations[rows] for t in dataset.train for rows in t.trajectories]
         run.agent.standardizer.fit(paths, config.networks.standardize)
-        run.replay = make_replay(run.agent, config, dataset.train, device)
+        capacity = config.self_supervised.online_capacity
+        run.replay = make_replay(run.agent, dataset.train, capacity, device)
         directory.mkdir(parents=True, exist_ok=True)
         run.save()  # from here on the run can be resumed, however it ends
-        write_json(directory / "run.json", run.description())
+        write_json(directory / "run.json", run.description() | {"id": secrets.token_hex(8)})
         return run
 
     @classmethod
@@ -130,7 +133,8 @@ class Run:
             optimizer.load_state_dict(optimizers[name])
             for group in optimizer.param_groups:  # the configuration's may have been changed
                 group["lr"] = config.updates.learning_rate
-        run.replay = make_replay(run.agent, config, dataset.train, device)
+        capacity = config.self_supervised.online_capacity
+        run.replay = make_replay(run.agent, dataset.train, capacity, device)
         for name in ("rl", "context"):
             buffer = getattr(run.replay, name)
             rows, written = tensors[f"replay.{name}.online"], state["online_written"][name]
@@ -232,7 +236,7 @@ def check_dataset(dataset: Dataset, config: Config) -> None:
         raise InputError(dataset.path, "train", "no tasks", "at least one task to train on")
 
 
-def make_replay(agent: Agent, config: Config, tasks: list[TaskData], device: str) -> Replay:
+def make_replay(agent: Agent, tasks: list[TaskData], online_capacity: int, device: str) -> Replay:
     """The tasks' transitions in replay buffers on the training device, standardised once."""
     layout = Layout(agent.observation_dim, agent.action_dim)
     rows = []
@@ -243,11 +247,13 @@ def make_replay(agent: Agent, config: Config, tasks: list[TaskData], device: str
         ]
         tensors[0], tensors[3] = agent.standardizer(tensors[0]), agent.standardizer(tensors[3])
         rows.append(layout.pack(*tensors))
-    return Replay(layout, rows, config.self_supervised.online_capacity, device)
+    return Replay(layout, rows, online_capacity, device)
 
 
 def load_dataset(directory: Path, state: dict[str, Any], moved: Path | None = None) -> Dataset:
     """The dataset that a run was trained on, where it was then or where it has ``moved`` to.
+
+    A part of it (``smac data subset``) will do.
 
     Raises:
         InputError: it is neither.
@@ -258,8 +264,52 @@ def load_dataset(directory: Path, state: dict[str, Any], moved: Path | None = No
         expected = f"the run's dataset {state['dataset']['fingerprint']}; say where with --dataset"
         raise InputError(path, "file", "no such file", expected)
     dataset = Dataset.load(path)
-    require_match(path, "fingerprint", dataset.fingerprint, state["dataset"]["fingerprint"])
+    trained_on = state["dataset"]["fingerprint"]
+    if dataset.subset_of != trained_on:
+        require_match(path, "fingerprint", dataset.fingerprint, trained_on)
     return dataset
+
+
+def copy_offline(source: Path, directory: Path, dataset_path: Path | None = None) -> None:
+    """Make a run that starts where the offline phase of ``source`` is; ``source`` stays as it is.
+
+    ``dataset_path``: the source's data, or a part of them; the copy will look for them there.
+
+    Raises:
+        InputError: ``directory`` holds a run, or there are no such data.
+        CheckpointError: the source has no usable offline phase.
+    """
+    if (directory / "run.json").exists():
+        raise InputError(directory, "run.json", "an earlier run", "a new folder")
+    folder = checkpoint.find(source / "offline" / "checkpoints")
+    tensors, state = checkpoint.load(folder)
+    data = load_dataset(source, state, dataset_path)
+    state["dataset"]["path"] = os.path.relpath(data.path, directory)
+    checkpoint.save(directory / "offline" / "checkpoints" / folder.name, tensors, state)
+    description = json.loads((source / "run.json").read_text())
+    more = {"dataset": state["dataset"], "id": secrets.token_hex(8), "copy_of": identity(source)}
+    write_json(directory / "run.json", description | more)
+
+
+def identity(directory: Path) -> str:
+    """What tells a run from all others, also from its copies and those of the same settings."""
+    text = (directory / "run.json").read_text()
+    return json.loads(text).get("id") or hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pretrained_directory() -> Path:
+    """The folder ``pretrained`` with runs to start from: of a source tree or an installation.
+
+    Raises:
+        InputError: there is none.
+    """
+    for parent in Path(__file__).resolve().parents:
+        for candidate in (parent / "pretrained", parent / "share" / "smac_ros" / "pretrained"):
+            if (candidate / "sawyer" / "run.json").is_file():
+                return candidate
+    raise InputError(
+        "pretrained", "folder", f"none above {__file__}", "one: the installation is incomplete"
+    )
 
 
 def load_agent(

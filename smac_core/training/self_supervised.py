@@ -13,12 +13,12 @@ from torch import Tensor
 
 from smac_core.agent import Agent
 from smac_core.algorithms.smac import SMAC
-from smac_core.data.replay import Replay
 from smac_core.errors import InputError
 from smac_core.evaluation import meta_test
 from smac_core.networks import Gaussian
 from smac_core.tasks import load_tasks
 from smac_core.training.environment_pool import EnvironmentPool
+from smac_core.training.labelling import label
 from smac_core.training.metrics import MetricLogger
 from smac_core.training.offline import RunningMeans
 from smac_core.training.progress import Progress, interruptible
@@ -165,26 +165,6 @@ def _posterior(agent: Agent, collected: Trajectories, rewards: Tensor, tasks: in
     """q(z | h) [tasks, dz] given all trajectories of each task, adjacent ones in ``collected``."""
     parts = (collected.observations, collected.actions, rewards, collected.present)
     return agent.infer(*(part.reshape(tasks, -1, *part.shape[2:]) for part in parts))
-
-
-@torch.no_grad()
-def label(
-    agent: Agent,
-    replay: Replay,
-    trajectories: Trajectories,
-    tasks: Tensor,
-    context: int,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Equation (4): rewards [E, H], one z ~ q(z | h_offline) a trajectory; absent steps get 0.
-
-    ``tasks`` [E] says whose offline history labels each trajectory.
-    """
-    offline = torch.zeros(len(tasks), dtype=torch.bool, device=tasks.device)
-    history = replay.context.sample(tasks, context, generator, from_online=offline)
-    z = agent.encoder(history).sample(generator)
-    rewards = agent.label(trajectories.observations, trajectories.actions, z)
-    return rewards * trajectories.present
 
 
 def evaluate(run: Run, pool: EnvironmentPool) -> dict[str, float]:

@@ -10,6 +10,8 @@ from PIL import Image
 ALL = [
     ["collect"],
     ["data", "info"],
+    ["data", "subset"],
+    ["copy"],
     ["train"],
     ["self-train"],
     ["evaluate"],

@@ -107,6 +107,36 @@ def test_optional_attributes(path: Path):
     assert data.rate is None and data.contract == contract and data.test == []
 
 
+def test_subset_is_the_first_of_each_training_task(written: Path, tmp_path: Path):
+    from smac_core.commands.collect import write_subset
+
+    whole = Dataset.load(written)
+    write_subset(written, tmp_path / "part.h5", 2)
+    part = Dataset.load(tmp_path / "part.h5")
+    assert part.subset_of == whole.fingerprint != part.fingerprint
+    assert part.test == [] and len(part.train) == 2
+    for mine, all_ in zip(part.train, whole.train, strict=True):
+        assert mine.task == all_.task
+        for name in ARRAYS:
+            assert np.array_equal(getattr(mine, name), getattr(all_, name)[: 2 * HORIZON]), name
+    assert (part.git, part.seed, part.rate) == (whole.git, whole.seed, whole.rate)
+    assert part.command.startswith(whole.command + " && ")
+    assert part.summary()["subset_of"] == whole.fingerprint and whole.summary()["subset_of"] is None
+    write_subset(tmp_path / "part.h5", tmp_path / "less.h5", 1)
+    assert Dataset.load(tmp_path / "less.h5").subset_of == whole.fingerprint, "still a part of it"
+    with pytest.raises(DatasetError, match="existing file"):
+        write_subset(written, tmp_path / "part.h5", 1)
+
+
+def test_subset_keeps_the_behaviors_of_its_trajectories(path: Path, tmp_path: Path):
+    from smac_core.commands.collect import write_subset
+
+    with writer(path) as out:
+        out.add_task("train", make_task(task={"behavior": ["push", "pull", "wait"]}))
+    write_subset(path, tmp_path / "part.h5", 2)
+    assert Dataset.load(tmp_path / "part.h5").train[0].task == {"behavior": ["push", "pull"]}
+
+
 def test_wider_floats_are_stored_as_float32(path: Path):
     task = make_task()
     with writer(path) as out:

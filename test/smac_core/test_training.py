@@ -1,5 +1,6 @@
 """A small problem learned for real, and what training promises: resume, freezing, labels."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import torch
 
 from smac_core import checkpoint
 from smac_core.checkpoint import CheckpointError
+from smac_core.commands.collect import write_subset
 from smac_core.config import override_config
 from smac_core.data.dataset import Dataset, DatasetWriter, TaskData
 from smac_core.errors import InputError
@@ -19,8 +21,19 @@ from smac_core.evaluation import meta_test
 from smac_core.figures import load_metrics
 from smac_core.tasks import load_tasks
 from smac_core.training import self_supervised
+from smac_core.training.labelling import Labeler
 from smac_core.training.offline import train_offline
-from smac_core.training.run import PHASES, Run, load_agent
+from smac_core.training.rollout import Trajectories
+from smac_core.training.run import (
+    PHASES,
+    Run,
+    copy_offline,
+    identity,
+    load_agent,
+    pretrained_directory,
+)
+
+SHORT = ["self_supervised.iterations=1"]
 
 
 def score(folder, phase, config, pool, dataset=None) -> float:
@@ -346,6 +359,55 @@ def test_another_dataset_is_refused(trained, dataset, tmp_path):
     Dataset.load(other)
     with pytest.raises(CheckpointError, match="fingerprint"):
         Run.resume(trained, "offline", device="cpu", dataset_path=other)
+
+
+def test_a_copy_with_a_part_of_the_data(trained, dataset, pool, tmp_path):
+    part = tmp_path / "data" / "part.h5"
+    write_subset(dataset.path, part, 3)
+    copy_offline(trained, tmp_path / "copy", part)
+    run = Run.resume(tmp_path / "copy", "offline", device="cpu")
+    assert run.dataset.path.resolve() == part and len(run.dataset.train[0]) == 3 * 20
+    whole = Run.resume(trained, "offline", device="cpu")
+    assert_same(state_of(run), state_of(whole))
+    assert identity(tmp_path / "copy") != identity(trained)
+    copied = json.loads((tmp_path / "copy" / "run.json").read_text())
+    assert copied["copy_of"] == identity(trained)
+    assert copied["dataset"] == {
+        "path": "../data/part.h5",
+        "fingerprint": dataset.fingerprint,
+    }
+    run = self_supervised.begin(tmp_path / "copy", "self_supervised", device="cpu", overrides=SHORT)
+    assert self_supervised.self_train(run, pool, quiet=True)
+    Run.resume(tmp_path / "copy", "self_supervised", device="cpu")
+    with pytest.raises(InputError, match=r"run.json: found an earlier run"):
+        copy_offline(trained, tmp_path / "copy")
+
+
+def test_the_shipped_run_can_be_started_from():
+    folder = pretrained_directory() / "sawyer"
+    text = "".join(path.read_text() for path in folder.rglob("*.json"))
+    assert "/home" not in text and "/tmp" not in text, "no path of the machine that made it"
+    run = Run.resume(folder, "offline", device="cpu")
+    assert run.step == run.config.offline.steps and run.config.scale == "cpu"
+    assert run.dataset.path == folder / "history.h5" and len(run.dataset.train) == 50
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5_000_000
+
+
+def test_labels_do_not_depend_on_others(trained, config, dataset):
+    agent, _, _ = load_agent(trained, "offline")
+    one = Trajectories.one(*np.random.default_rng(0).normal(size=(3, 20, 2)).astype(np.float32))
+    labeler = Labeler(agent, dataset, config, task="uniform", seed=1)
+    first = labeler.label(one, 3, seed=-5)
+    assert not torch.equal(first, labeler.label(one, 3, seed=6))
+    assert torch.equal(first, labeler.label(one, 3, seed=-5))
+    other = Labeler(agent, dataset, config, task="same", seed=2)
+    assert not torch.equal(first, other.label(one, 3, seed=-5))
+    groups = [labeler.choose(4, group) for group in range(30)]
+    assert groups == [labeler.choose(4, group) for group in range(30)] and len(set(groups)) > 5
+    assert [other.choose(4, group) for group in range(3)] == [4, 4, 4]
+    assert 0 <= other.choose(-1, 0) < 20, "an unknown scene: any history"
+    with pytest.raises(InputError, match="found 20 tasks; expected task 20"):
+        other.choose(20, 0)
 
 
 def test_self_training_is_refused_before_the_offline_phase_is_done(config, dataset, tmp_path):
