@@ -245,6 +245,10 @@ class SmacNode(LifecycleNode):
             self._transition(self.cleanup, "unconfigured")
         return TransitionCallbackReturn.SUCCESS
 
+    def pause(self) -> float:
+        """Seconds that the process may sleep now when nothing comes in; at most ``SPIN``."""
+        return SPIN
+
     def _transition(
         self, work: Callable[[], None], reached: str, undo: Callable[[], None] | None = None
     ) -> TransitionCallbackReturn:
@@ -287,7 +291,7 @@ def run(node_class: Callable[..., SmacNode], arguments: list[str] | None = None)
             code = 1
         else:
             while not stop and node.exit_code is None:
-                executor.spin_once(timeout_sec=SPIN)
+                executor.spin_once(timeout_sec=node.pause())
             code = node.exit_code or 0
     except (InputError, ConfigError, rclpy.exceptions.ParameterException) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -43,6 +43,7 @@ class Policy:
         episode: in progress, or waiting for what it needs; None: none.
         controller: None before the first weights.
         repeated: observations that came again and were answered again, in lockstep.
+        due: when the next observation to act on is expected (monotonic, s).
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class Policy:
     ):
         self.contract, self.commands, self.receiver = contract, commands, receiver
         self._diagnostics, self._announce, self._show, self._now = diagnostics, announce, show, now
-        self._lockstep = lockstep
+        self.lockstep = lockstep
         self._by_timer = contract.trigger == "timer" and not lockstep
         self.writer = CommandWriter(contract, classes)
+        self._understudy_writer = CommandWriter(contract, classes)
         self._reader = CommandReader(contract)
         self._snapshot = Snapshot(contract, lockstep)
         self._observation = np.zeros(contract.observation_dim, np.float32)
@@ -71,7 +73,7 @@ class Policy:
         self.context = TaskContext(lambda why: diagnostics.count("refused trajectories", why))
         self.episode: PolicyEpisode | None = None
         self._closed: PolicyEpisode | None = None  # the last one
-        self.repeated = 0
+        self.repeated, self.due = 0, float("-inf")
         self.forget_observations()
         self._stopped: Cause | None = None
         self._install(receiver.present)
@@ -88,11 +90,13 @@ class Policy:
         if weights is None:
             return
         if self.controller is None:
-            self.controller = Controller(weights.agent)
+            self.controller = Controller(weights.agent, exact=self.lockstep)
             self.context.use(self.controller)
         else:
             self.controller.swap(weights.agent)
             self.context.changed = True
+        self._understudy = Controller(weights.agent, exact=self.lockstep)
+        self._understudy.begin("explore", seed=0, deterministic=False, latent="step")
         if self._stopped == "action":
             self._resume()
 
@@ -126,7 +130,7 @@ class Policy:
         In lockstep the robot stands anyway, and a command could be taken for the next episode's.
         """
         episode, self.episode = self.episode, None
-        if episode.steps and (not self._lockstep if safe is None else safe):
+        if episode.steps and (not self.lockstep if safe is None else safe):
             self.send_safe()
         self._diagnostics.clear("observation")
         if episode.begin.mode == "adapt" and (reason == "complete" or episode.endless):
@@ -193,7 +197,7 @@ class Policy:
     def retry(self) -> None:
         """Something that an episode may wait for has come: act on the newest observation."""
         self._take_weights()
-        fresh = self._lockstep or time.monotonic() - self._completed <= self.contract.watchdog
+        fresh = self.lockstep or time.monotonic() - self._completed <= self.contract.watchdog
         if self._tick is not None and fresh and not self._by_timer:
             self._step(self._tick, again=False)
         self._show_posterior()
@@ -205,7 +209,7 @@ class Policy:
         if episode is None and self._stopped is None:
             return
         if episode is not None and episode.tick is not None and tick <= episode.tick:
-            if again and self._lockstep and tick == episode.tick and self._stopped is None:
+            if again and self.lockstep and tick == episode.tick and self._stopped is None:
                 self.repeated += 1
                 self.commands.publish(self._messages)
             return
@@ -232,7 +236,7 @@ class Policy:
         In lockstep no first observation is ever missed, and what is left of another time (the
         robot was started again) must not be taken for it.
         """
-        exactly = self._lockstep and episode.tick is None and not episode.endless
+        exactly = self.lockstep and episode.tick is None and not episode.endless
         return tick == episode.begin.start if exactly else tick >= episode.begin.start
 
     def _act(self, episode: PolicyEpisode, tick: int) -> None:
@@ -255,6 +259,19 @@ class Policy:
         self._messages = self.writer.fill(values, tick)
         self.commands.publish(self._messages)
         episode.gave(tick, self._observation, values)
+        self.due = time.monotonic() + 1 / self.contract.rate
+
+    def rehearse(self) -> None:
+        """Act on the newest observation without effect, so that all it takes is in the caches.
+
+        What has slept for a few milliseconds runs three to ten times as slowly as what has just
+        run. The understudy has the same weights, and random numbers and messages of its own.
+        """
+        if self._tick is None or self._snapshot.at(self._tick, self._observation) is not None:
+            return
+        self.controller.prepare()
+        values = self._understudy_writer.encode(self._understudy.act(self._observation))
+        self._understudy_writer.fill(values, self._tick)
 
     def reward(self, stamp: int | None, message: Any) -> None:
         """A message of the contract's reward stream."""
@@ -322,18 +339,18 @@ class Policy:
         if self.episode is not None and self.episode.last is not None:
             self._finish_if_complete()
         elif self._stopped is not None:
-            if not self._lockstep:
+            if not self.lockstep:
                 self.send_safe()
         elif self._commanding:
             limit, silent = self.contract.watchdog, now - self._heard
-            if self._lockstep:
+            if self.lockstep:
                 limit = max(SILENCE, limit)
             if silent > limit:
                 oldest = int(np.argmin(self._came))
                 topic, age = self.contract.observations[oldest].topic, now - self._came[oldest]
                 text = f"no observation for {silent:.3f} s, limit {limit:g} s; the last message "
                 text += f"on {topic} is {age:.3f} s old"
-                if self._lockstep:
+                if self.lockstep:
                     self._report(text)
                 else:
                     self.stop("observation", text)
@@ -362,7 +379,7 @@ class Policy:
         if values is None or not self.commands.open:
             return
         stamp = max(self._stamps)
-        if not self._lockstep:  # after all observations: it answers none
+        if not self.lockstep:  # after all observations: it answers none
             stamp = max(self._now(), stamp + 1)
         self.commands.publish(self.writer.fill(values, stamp))
 

@@ -3,6 +3,7 @@
 Topics, services and parameters: doc/nodes.md. What it does with them: ``policy``.
 """
 
+import time
 from array import array
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +22,7 @@ from smac_core.controller import LATENTS
 from smac_core.errors import InputError
 from smac_core.networks import Gaussian
 from smac_core.training.run import load_agent, pretrained_directory
-from smac_ros.base_node import Parameter, SmacNode, latched, reliable, run, sensor
+from smac_ros.base_node import SPIN, Parameter, SmacNode, latched, reliable, run, sensor
 from smac_ros.command_topics import CommandTopics
 from smac_ros.contract import load_contract, message_class
 from smac_ros.messages import Begin, End, parse_marker, stamp_ns, unpack_trajectory
@@ -31,6 +32,7 @@ from smac_ros.weights import Weights, WeightsReceiver
 
 PHASES = ("self_supervised", "offline")  # of a run; the first that exists is used
 NEIGHBOURS = 0.2  # s between two looks for other publishers of commands
+REHEARSE = 0.0005  # s between two rehearsals while awake
 FAREWELL = Duration(seconds=0.2)  # for the last command to arrive
 
 
@@ -48,6 +50,13 @@ class PolicyNode(SmacNode):
             "Seconds to look for other publishers before the first command.",
             low=0.0,
             high=60.0,
+        ),
+        Parameter(
+            "wake",
+            0.002,
+            "Seconds before the next observation is due from which to stay awake; 0: sleep.",
+            low=0.0,
+            high=0.01,
         ),
         Parameter("mode", "explore", "What ~/start does.", choices=tuple(LATENTS), live=True),
         Parameter(
@@ -68,6 +77,7 @@ class PolicyNode(SmacNode):
         self._active = False
         self._made: list[tuple[Callable, Any]] = []  # what cleanup destroys, and how
         self._timers: list[Any] = []
+        self._awake, self._rehearsed = 0.0, 0.0
         self.add_post_set_parameters_callback(self._on_parameters)
 
     # Lifecycle
@@ -160,6 +170,7 @@ class PolicyNode(SmacNode):
     def activate(self) -> None:
         self._active, policy = True, self.policy
         policy.commands.look(self.setting("settle"))
+        self._awake = 0.0 if policy.lockstep else self.setting("wake")
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         period = 1 / self._contract.rate
         neighbours = partial(policy.on_neighbours, FAREWELL)
@@ -187,6 +198,21 @@ class PolicyNode(SmacNode):
         if self._receiver is not None:
             self._receiver.close()
         self._receiver = self.policy = None
+
+    def pause(self) -> float:
+        """Stay awake, and the control path in the caches, while the next observation is due."""
+        if not self._active or not self._awake:
+            return SPIN
+        now = time.monotonic()
+        left = self.policy.due - now
+        if left > self._awake:
+            return min(left - self._awake, SPIN)
+        if left < -self._awake:
+            return SPIN
+        if now - self._rehearsed > REHEARSE and left > REHEARSE:
+            self.policy.rehearse()
+            self._rehearsed = now
+        return 0.0
 
     # Topics
 

@@ -168,16 +168,20 @@ PROGRAM = textwrap.dedent(
         ("break", 1, ""),
     ],
 )
-def test_process_ends_in_order(ending: str, code: int, output: str):
+def test_process_ends_in_order(ending: str, code: int, output: str, tmp_path):
     """The node is deactivated while it can still talk, whatever ends it."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, ending], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=os.environ,
-    )  # fmt: skip
-    first = process.stdout.readline()
-    if ending.startswith("SIG"):
-        process.send_signal(getattr(signal, ending))
-    rest, errors = process.communicate(timeout=30)
+    with open(tmp_path / "stderr", "w+") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, ending], stdout=subprocess.PIPE, stderr=stderr,
+            text=True, env=os.environ,
+        )  # fmt: skip
+        first = process.stdout.readline()
+        if ending.startswith("SIG"):
+            process.send_signal(getattr(signal, ending))
+        rest = process.stdout.read()
+        process.wait(timeout=30)
+        stderr.seek(0)
+        errors = stderr.read()
     assert (process.returncode, first + rest) == (code, output), errors
     assert ("Traceback" in errors) == (ending in ("fail", "break")), errors
     if ending == "break":

@@ -70,6 +70,23 @@ def test_acts_as_the_controller_does_then_ends(robot):
     assert robot.policy.policy.writer.limited == np.sum(np.abs(expected) == 0.4)
 
 
+def test_rehearsals_leave_no_trace(robot):
+    """Before the next observation is due, the control path runs for nothing."""
+    seen = observations(6)
+    robot.begin()
+    for step, observation in enumerate(seen[:5]):
+        robot.observe(observation, FIRST + step * PERIOD)
+        robot.answer(step + 1)
+        for _ in range(3):
+            robot.policy.policy.rehearse()
+    controller = Controller(make_agent())
+    controller.begin("explore", seed=3, deterministic=False, latent="step")
+    expected = limited([controller.act(observation) for observation in seen[:5]])
+    np.testing.assert_array_equal(robot.values(), expected)
+    assert robot.stamps() == [FIRST + step * PERIOD for step in range(5)]
+    assert robot.policy.policy.writer.limited == np.sum(np.abs(expected) == 0.4)
+
+
 def test_the_same_observation_gets_the_same_answer(robot):
     """A lost message must neither hang lockstep nor cost a random number."""
     seen = observations(3)
@@ -514,7 +531,7 @@ def test_without_a_manager(ros, contract):
     robot.until(lambda: robot.policy.policy.controller)
     assert robot.call("start").success
     assert "in progress" in robot.call("start").message
-    controller = Controller(make_agent())
+    controller = Controller(make_agent(), exact=False)
     controller.begin("adapt", seed=0, deterministic=True, latent="step")
     for step in range(3):
         stamp = robot.observe(observations(3)[step])
