@@ -1,7 +1,102 @@
-"""Root of the ``smac`` command."""
+"""Root of the ``smac`` command: what needs ROS, beside what ``smac_core`` has."""
 
-from smac_core.cli import app
+import json
+from typing import Annotated
+
+import typer
+
+from smac_core.cli import app, bench_app
 from smac_core.cli import main as run
+from smac_ros.contract_cli import contract_app
+
+app.add_typer(contract_app, name="contract")
+
+
+@app.command()
+def up(
+    system: Annotated[str, typer.Argument(help="Its name; --list shows them.")] = "",
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="name:=value, as for ros2 launch.")
+    ] = None,
+    list_systems: Annotated[bool, typer.Option("--list", help="The systems.")] = False,
+    show_args: Annotated[
+        bool, typer.Option("--show-args", "-s", help="The system's arguments.")
+    ] = False,
+    dry: Annotated[
+        bool, typer.Option("--print", help="The processes and parameters; starts nothing.")
+    ] = False,
+) -> None:
+    """Start a system of ROS 2 nodes on this machine and stay until it ends.
+
+    [dim]smac up sawyer_sim iterations:=10 meta_test_tasks:=12[/dim]
+    """
+    from smac_ros.system import SYSTEMS, find_system
+    from smac_ros.up import Runner, parse_arguments, show
+
+    if list_systems or not system:
+        _table([(name, one.description) for name, one in SYSTEMS.items()])
+        raise typer.Exit(0 if list_systems else 2)
+    found = find_system(system)
+    if show_args:
+        _table([(a.name, a.default or '""', _describe(a)) for a in found.arguments])
+        return
+    specs = found.build(parse_arguments(arguments or []))
+    if dry:
+        show(specs)
+        return
+    raise typer.Exit(Runner(specs).run())
+
+
+@bench_app.command("policy_latency")
+def bench_policy_latency(
+    seconds: Annotated[float, typer.Option(help="At 100 Hz.", min=2.0)] = 20.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Observation message to command message at 100 Hz, beside a node that only echoes.
+
+    [dim]smac bench policy_latency --json[/dim]
+    """
+    from smac_ros.benchmarks import bench_policy_latency
+
+    _report(bench_policy_latency(seconds=seconds), as_json)
+
+
+@bench_app.command("lockstep")
+def bench_lockstep(
+    seconds: Annotated[float, typer.Option(help="Of stepping.", min=2.0)] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Control steps a second of simulated Sawyer and policy over topics, beside one process.
+
+    [dim]smac bench lockstep --json[/dim]
+    """
+    from smac_ros.benchmarks import bench_lockstep
+
+    _report(bench_lockstep(seconds=seconds), as_json)
+
+
+def _report(content: dict, as_json: bool) -> None:
+    from smac_core.benchmarks import show
+
+    print(json.dumps(content, indent=1)) if as_json else show(content)
+
+
+def _describe(argument) -> str:
+    choices = f" One of: {', '.join(argument.choices)}." if argument.choices else ""
+    return argument.description + ("" if argument.kind == "boolean" else choices)
+
+
+def _table(rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for index in range(len(rows[0])):
+        table.add_column(no_wrap=index == 0, style="bold" if index == 0 else "")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console().print(table)
 
 
 def main() -> None:

@@ -1,0 +1,373 @@
+"""Which nodes with which parameters make which system: once, for launch files and ``smac up``.
+
+Wrong arguments are refused here, before anything starts. Imports neither ROS nor PyTorch.
+"""
+
+import difflib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smac_core.config import config_directory
+from smac_core.errors import InputError
+
+
+class Argument(NamedTuple):
+    """``name:=value`` of a system.
+
+    ``kind``: text, integer, number, boolean, name (of ROS), or the path of a folder or file that
+    exists; ``low`` is the least number. An empty text or path stands for what the description says.
+    """
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    kind: str = "text"
+    low: float = -math.inf
+
+    def parse(self, text: str) -> Any:
+        """The value.
+
+        Raises:
+            InputError: not of the kind, not among the choices.
+        """
+        expected = f"one of {', '.join(self.choices)}" if self.choices else self.kind
+        try:
+            value = _PARSE[self.kind](text)
+        except (ValueError, KeyError):
+            raise InputError("argument", self.name, repr(text), expected) from None
+        if self.choices and text not in self.choices:
+            raise InputError("argument", self.name, repr(text), expected)
+        if self.kind in ("integer", "number") and not self.low <= value < math.inf:
+            raise InputError("argument", self.name, text, f"at least {self.low:g}")
+        if self.kind in ("folder", "file") and text:
+            exists = Path(text).is_dir() if self.kind == "folder" else Path(text).is_file()
+            if not exists:
+                raise InputError("argument", self.name, f"no {self.kind} {text}", "one that exists")
+        return value
+
+
+def _name(text: str) -> str:
+    stripped = text.strip("/")
+    if stripped and not all(part.isidentifier() for part in stripped.split("/")):
+        raise ValueError
+    return stripped
+
+
+_PARSE: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "folder": str,
+    "file": str,
+    "name": _name,
+    "integer": int,
+    "number": float,
+    "boolean": lambda text: {"true": True, "false": False}[text.lower()],
+}
+
+
+class NodeSpec(NamedTuple):
+    """One process of a system.
+
+    Attributes:
+        executable: its file in lib/<package>, and its module in the package.
+        main: the system ends when it ends, with its exit code.
+        required: the system cannot do without it.
+    """
+
+    executable: str
+    name: str
+    parameters: dict[str, Any] = {}
+    remappings: Sequence[tuple[str, str]] = ()
+    main: bool = False
+    namespace: str = ""
+    package: str = "smac_ros"
+    arguments: Sequence[str] = ()
+    required: bool = True
+
+
+class System(NamedTuple):
+    """What can be started by one name."""
+
+    description: str
+    arguments: tuple[Argument, ...]
+    nodes: Callable[[dict[str, Any]], list[NodeSpec]]  # given an argument's value by its name
+
+    def build(self, arguments: Mapping[str, str]) -> list[NodeSpec]:
+        """The system's nodes; arguments that are not given have their defaults.
+
+        Raises:
+            InputError: an unknown argument, or a value that cannot be used.
+        """
+        known = [argument.name for argument in self.arguments]
+        for name in arguments:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise InputError("argument", name, "unknown", f"one of {', '.join(known)}{hint}")
+        values = {a.name: a.parse(arguments.get(a.name, a.default)) for a in self.arguments}
+        nodes = self.nodes(values)
+        if values.get("clock") == "real_time" and values["factor"] != 1:
+            nodes = [_on_simulated_time(node) for node in nodes]
+        return [node._replace(namespace=values.get("namespace", "")) for node in nodes]
+
+
+def find_system(name: str) -> System:
+    """Raises InputError: there is none of that name."""
+    if name not in SYSTEMS:
+        close = difflib.get_close_matches(name, SYSTEMS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError("system", "name", repr(name), f"one of {', '.join(SYSTEMS)}{hint}")
+    return SYSTEMS[name]
+
+
+# Arguments
+
+_CLOCK = Argument(
+    "clock",
+    "lockstep",
+    "lockstep: as fast as the machine allows, reproducible; real_time: as a robot does.",
+    ("lockstep", "real_time"),
+)
+_FACTOR = Argument(
+    "factor", "1.0", "How much faster than a robot the clock real_time is.", kind="number", low=0.1
+)
+_NAMESPACE = Argument("namespace", "", "Of all nodes: one robot has one.", kind="name")
+_RVIZ = Argument("rviz", "false", "Open RViz.", ("true", "false"), "boolean")
+_SEED = Argument("seed", "0", "Of everything random.", kind="integer", low=0)
+_CHECKPOINT = Argument("checkpoint", "", "Run folder; empty: the shipped one.", kind="folder")
+_CONTRACT = Argument("contract", "sawyer_sim", "A name in config/contracts, or a .yaml file.")
+_META_TEST = (
+    Argument(
+        "meta_test_tasks",
+        "0",
+        "How many held-out tasks, of all behaviours; 0: all.",
+        kind="integer",
+        low=0,
+    ),
+    Argument("meta_test_repeats", "1", "Of each; 0: as the run has it.", kind="integer", low=0),
+    Argument("horizon", "0", "Steps an episode; 0: as the run has it.", kind="integer", low=0),
+)
+_SAWYER = (
+    _CHECKPOINT,
+    Argument("iterations", "10", "Of practice; 0: none.", kind="integer", low=0),
+    Argument(
+        "meta_test",
+        "both",
+        "Held-out tasks before or after practice.",
+        ("none", "before", "after", "both"),
+    ),
+    *_META_TEST,
+    Argument("tasks_per_iteration", "0", "0: as the run has it.", kind="integer", low=0),
+    Argument(
+        "exploration_trajectories",
+        "0",
+        "A task and iteration, before adapting; 0: as the run has it.",
+        kind="integer",
+        low=0,
+    ),
+    Argument(
+        "adapted_trajectories",
+        "-1",
+        "A task and iteration, after adapting; -1: as the run has it.",
+        kind="integer",
+        low=-1,
+    ),
+    _SEED,
+    Argument(
+        "run",
+        "",
+        "Folder the learner writes, resumed if there; empty: runs/sawyer_sim_<date>_<time>.",
+    ),
+    Argument("results", "", "Folder for the meta-test's JSON; empty: in the run's."),
+    Argument("dataset", "", "Offline data, if not where the run has them.", kind="file"),
+    Argument("device", "auto", "Of the learner: auto, cpu, cuda or cuda:N."),
+    Argument("threads", "1", "CPU threads of the learner; 0: all.", kind="integer", low=0),
+    _CLOCK,
+    _FACTOR,
+    _CONTRACT,
+    _NAMESPACE,
+    _RVIZ,
+    Argument("start", "true", "Begin at once; else ~/start begins.", ("true", "false"), "boolean"),
+)
+_SAWYER_TEST = (
+    _CHECKPOINT,
+    Argument("phase", "", "Of the run; empty: the furthest."),
+    *_META_TEST,
+    _SEED,
+    Argument("results", "", "Folder for the meta-test's JSON; empty: none."),
+    _CLOCK,
+    _FACTOR,
+    _CONTRACT,
+    _NAMESPACE,
+    _RVIZ,
+)
+_MUJOCO = (
+    Argument("environment", "HalfCheetah-v5", "One of Gymnasium's MuJoCo environments."),
+    Argument("contract", "half_cheetah", _CONTRACT.description),
+    Argument("checkpoint", "", "Run folder for a policy; empty: the robot alone.", kind="folder"),
+    _CLOCK,
+    _FACTOR,
+    _SEED,
+    _NAMESPACE,
+)
+
+
+# Systems
+
+
+def _sawyer_sim(values: dict[str, Any]) -> list[NodeSpec]:
+    run = values["run"] or time.strftime("runs/sawyer_sim_%Y%m%d_%H%M%S")
+    clock, contract, seed = (values[name] for name in ("clock", "contract", "seed"))
+    checkpoint = values["checkpoint"]
+    common = {"contract": contract, "checkpoint": checkpoint}
+    numbers = ("tasks_per_iteration", "exploration_trajectories", "adapted_trajectories", "horizon")
+    labeler = common | {
+        "phase": "offline",
+        "dataset": values["dataset"],
+        "clock": clock,
+        "seed": seed,
+    }
+    learner = common | {
+        "run": run,
+        "dataset": values["dataset"],
+        "device": values["device"],
+        "threads": values["threads"],
+        "seed": seed,
+        "set": _changes(values),
+    }
+    manager = common | {
+        "clock": clock,
+        "seed": seed,
+        "robot": "sawyer_sim",
+        "results": values["results"] or f"{run}/meta_test",
+        "start": values["start"],
+        **{name: values[name] for name in (*numbers, "iterations", "meta_test")},
+        **{name: values[name] for name in ("meta_test_tasks", "meta_test_repeats")},
+    }
+    nodes = [_robot(values), _policy(values, "offline")]
+    if values["iterations"]:
+        nodes += [
+            NodeSpec("reward_labeler_node", "reward_labeler", labeler),
+            NodeSpec("learner_node", "learner", learner),
+        ]
+    elif not values["results"]:
+        manager["results"] = ""  # without practice there is no run to put them into
+    nodes.append(NodeSpec("episode_manager_node", "episode_manager", manager, main=True))
+    return nodes + _rviz(values)
+
+
+def _meta_test(values: dict[str, Any]) -> list[NodeSpec]:
+    names = ("contract", "checkpoint", "clock", "seed", "horizon", "results")
+    manager = {name: values[name] for name in names} | {
+        "robot": "sawyer_sim",
+        "iterations": 0,
+        "meta_test": "before",
+        "meta_test_tasks": values["meta_test_tasks"],
+        "meta_test_repeats": values["meta_test_repeats"],
+    }
+    main = NodeSpec("episode_manager_node", "episode_manager", manager, main=True)
+    return [_robot(values), _policy(values, values["phase"]), main, *_rviz(values)]
+
+
+def _mujoco_sim(values: dict[str, Any]) -> list[NodeSpec]:
+    _check_contract(values["contract"])
+    names = ("environment", "contract", "clock", "factor", "seed")
+    nodes = [
+        NodeSpec("mujoco_sim_node", "mujoco_sim", {name: values[name] for name in names}),
+    ]
+    if values["checkpoint"]:
+        _check_run(values["checkpoint"])
+        nodes.append(_policy(values, ""))
+    return nodes
+
+
+def _robot(values: dict[str, Any]) -> NodeSpec:
+    _check_contract(values["contract"])
+    _check_run(values["checkpoint"])
+    parameters = {name: values[name] for name in ("contract", "clock", "factor")}
+    return NodeSpec("sawyer_sim_node", "sawyer_sim", parameters)
+
+
+def _on_simulated_time(node: NodeSpec) -> NodeSpec:
+    """A robot whose seconds are not the clock's publishes its own, and the others go by it."""
+    clock = "publish_clock" if node.executable.endswith("sim_node") else "use_sim_time"
+    return node._replace(parameters=node.parameters | {clock: True})
+
+
+def _policy(values: dict[str, Any], phase: str) -> NodeSpec:
+    parameters = {
+        "contract": values["contract"],
+        "clock": values["clock"],
+        "checkpoint": values["checkpoint"] or "shipped",
+        "phase": phase,
+    }
+    return NodeSpec("policy_node", "policy", parameters)
+
+
+def _rviz(values: dict[str, Any]) -> list[NodeSpec]:
+    if not values["rviz"]:
+        return []
+    view = _rviz_view()
+    if not view.is_file():
+        raise InputError(view, "file", "nothing", "what RViz is to show, or rviz:=false")
+    arguments = ("-d", str(view))
+    return [NodeSpec("rviz2", "rviz2", package="rviz2", arguments=arguments, required=False)]
+
+
+def _rviz_view() -> Path:
+    return config_directory() / "rviz" / "sawyer.rviz"
+
+
+def _check_contract(name: str) -> None:
+    from smac_ros.contract import load_contract
+
+    load_contract(name)
+
+
+def _check_run(checkpoint: str) -> None:
+    folder = Path(checkpoint) if checkpoint else config_directory().parent / "pretrained/sawyer"
+    if not (folder / "run.json").is_file():
+        raise InputError(
+            folder, "run.json", "no such file", "a run's folder, as smac train makes it"
+        )
+
+
+def _changes(values: dict[str, Any]) -> list[str]:
+    """What practice has otherwise than the run's configuration, as the learner is told."""
+    sections = {
+        "self_supervised": ("tasks_per_iteration", "exploration_trajectories"),
+        "environment": ("horizon",),
+    }
+    changes = [
+        f"{section}.{name}={values[name]}"
+        for section, names in sections.items()
+        for name in names
+        if values[name]
+    ]
+    if values["adapted_trajectories"] >= 0:
+        changes.append(f"self_supervised.adapted_trajectories={values['adapted_trajectories']}")
+    return changes or [""]  # ROS does not know the type of an empty list
+
+
+SYSTEMS = {
+    "sawyer_sim": System(
+        "The whole idea on a simulated Sawyer: held-out tasks before and after practice without "
+        "rewards. Ends with a table.",
+        _SAWYER,
+        _sawyer_sim,
+    ),
+    "meta_test": System(
+        "Held-out tasks on a simulated Sawyer, without practice. Ends with a table.",
+        _SAWYER_TEST,
+        _meta_test,
+    ),
+    "mujoco_sim": System(
+        "A MuJoCo robot, with a policy where a checkpoint is given; until Ctrl-C. (Task "
+        "distributions for these robots, and with them practice, are still to come.)",
+        _MUJOCO,
+        _mujoco_sim,
+    ),
+}

@@ -1,0 +1,148 @@
+"""Which processes a system has, and what is refused before any of them starts."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smac_core.errors import InputError
+from smac_ros.system import SYSTEMS, find_system
+
+ROOT = Path(__file__).parents[2]
+
+
+def build(system: str, **arguments: str) -> dict:
+    return {spec.name: spec for spec in find_system(system).build(arguments)}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_nodes_declare_the_parameters_that_they_are_given(system: str):
+    """A misspelt one would keep the node from starting, or be ignored."""
+    pytest.importorskip("rclpy")
+    arguments = {"checkpoint": str(ROOT / "pretrained" / "sawyer")}
+    for spec in SYSTEMS[system].build(arguments):
+        module = importlib.import_module(f"smac_ros.{spec.executable}")
+        (node,) = (
+            one
+            for one in vars(module).values()
+            if isinstance(one, type) and one.__module__ == module.__name__
+            if getattr(one, "parameters", ())
+        )
+        declared = {p.name: p for p in node.parameters} | {"autostart": None}
+        for name, value in spec.parameters.items():
+            assert name in declared, f"{spec.name}: {name}"
+            parameter = declared[name]
+            assert type(value) is type(parameter.default), f"{spec.name}: {name} is {value!r}"
+            assert value in parameter.choices or not parameter.choices
+            assert parameter.low is None or parameter.low <= value <= parameter.high
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_executables_are_there(system: str):
+    for spec in SYSTEMS[system].build({"checkpoint": str(ROOT / "pretrained" / "sawyer")}):
+        assert (ROOT / "smac_ros" / f"{spec.executable}.py").is_file()
+        wrapper = ROOT / "nodes" / spec.executable
+        assert os.access(wrapper, os.X_OK)
+        assert f'start("smac_ros.{spec.executable}")' in wrapper.read_text()
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_defaults_are_values_of_their_kind(system: str):
+    for argument in SYSTEMS[system].arguments:
+        argument.parse(argument.default)
+        assert argument.description.endswith(".")
+
+
+def test_the_demo():
+    nodes = build("sawyer_sim")
+    assert list(nodes) == ["sawyer_sim", "policy", "reward_labeler", "learner", "episode_manager"]
+    assert [name for name, spec in nodes.items() if spec.main] == ["episode_manager"]
+    manager, learner = nodes["episode_manager"].parameters, nodes["learner"].parameters
+    assert {s.parameters["clock"] for n, s in nodes.items() if n != "learner"} == {"lockstep"}
+    assert {spec.parameters["contract"] for spec in nodes.values()} == {"sawyer_sim"}
+    assert manager["meta_test"] == "both" and manager["iterations"] > 0
+    assert manager["results"] == f"{learner['run']}/meta_test"
+    assert nodes["policy"].parameters["checkpoint"] == "shipped"
+    assert learner["set"] == [""], "as the run has it"
+
+
+def test_learner_and_manager_agree_on_an_iteration():
+    """Otherwise the manager waits for gradient steps that the learner does not owe yet."""
+    learner = build(
+        "sawyer_sim",
+        tasks_per_iteration="3",
+        exploration_trajectories="2",
+        adapted_trajectories="0",
+        horizon="20",
+    )["learner"]
+    assert learner.parameters["set"] == [
+        "self_supervised.tasks_per_iteration=3",
+        "self_supervised.exploration_trajectories=2",
+        "environment.horizon=20",
+        "self_supervised.adapted_trajectories=0",
+    ]
+
+
+def test_without_practice_nobody_labels_or_learns():
+    nodes = build("sawyer_sim", iterations="0", meta_test="before")
+    assert list(nodes) == ["sawyer_sim", "policy", "episode_manager"]
+    assert nodes["episode_manager"].parameters["results"] == ""
+    test = build("meta_test", meta_test_tasks="12", results="out", phase="offline")
+    assert list(test) == list(nodes)
+    manager = test["episode_manager"].parameters
+    assert (manager["iterations"], manager["meta_test_tasks"]) == (0, 12)
+    assert manager["results"] == "out" and test["policy"].parameters["phase"] == "offline"
+
+
+def test_a_mujoco_robot_is_alone_without_a_checkpoint():
+    assert list(build("mujoco_sim")) == ["mujoco_sim"]
+    checkpoint = str(ROOT / "pretrained" / "sawyer")
+    nodes = build("mujoco_sim", checkpoint=checkpoint, clock="real_time")
+    assert nodes["policy"].parameters["checkpoint"] == checkpoint
+    assert nodes["policy"].parameters["clock"] == "real_time"
+
+
+def test_one_namespace_for_all():
+    assert {spec.namespace for spec in build("meta_test").values()} == {""}
+    assert {spec.namespace for spec in build("meta_test", namespace="/left/").values()} == {"left"}
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ({"iteratons": "3"}, "did you mean 'iterations'"),
+        ({"iterations": "three"}, "iterations: found 'three'; expected integer"),
+        ({"iterations": "-1"}, "at least 0"),
+        ({"factor": "0"}, "at least 0.1"),
+        ({"factor": "nan"}, "at least 0.1"),
+        ({"clock": "lock_step"}, "one of lockstep, real_time"),
+        ({"start": "yes"}, "one of true, false"),
+        ({"namespace": "2 arms"}, "namespace: found '2 arms'"),
+        ({"checkpoint": "/nowhere"}, "no folder /nowhere"),
+        ({"checkpoint": "/"}, "a run's folder, as smac train makes it"),
+        ({"dataset": "/nowhere.h5"}, "no file /nowhere.h5"),
+        ({"contract": "sawer_sim"}, "did you mean 'sawyer_sim'"),
+    ],
+)
+def test_wrong_arguments(arguments: dict, text: str):
+    with pytest.raises(InputError, match=text.replace(".", r"\.")):
+        build("sawyer_sim", **arguments)
+
+
+def test_an_unknown_system():
+    with pytest.raises(InputError, match="did you mean 'sawyer_sim'"):
+        find_system("sawyer_simm")
+
+
+def test_no_ros_and_no_torch_to_describe_a_system():
+    """``ros2 launch`` imports this; and ``smac up`` keeps it in memory all along."""
+    code = (
+        "import sys; from smac_ros.system import SYSTEMS; SYSTEMS['sawyer_sim'].build({});"
+        "import smac_ros.up, smac_ros.launching;"
+        "print(sorted({'torch', 'rclpy', 'launch_ros'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
