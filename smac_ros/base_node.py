@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.clock import Clock, ClockType
 from rclpy.experimental import EventsExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -90,7 +92,8 @@ class Diagnostics:
         self._publisher = rclpy.node.Node.create_publisher(
             self._node, DiagnosticArray, "/diagnostics", reliable(10)
         )
-        self._timer = self._node.create_timer(1.0, self.publish)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while a simulation's time stands
+        self._timer = self._node.create_timer(1.0, self.publish, clock=steady)
 
     def count(self, what: str, message: str = "", by: int = 1) -> None:
         """Something went wrong that the node survives; logged at most every ``RECENT`` seconds."""
@@ -278,7 +281,10 @@ def run(node_class: Callable[..., SmacNode], arguments: list[str] | None = None)
     stop: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stop.append(number))
-    rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
+    except rclpy_implementation.RCLError as error:
+        sys.exit(f"error: ROS arguments: {error}")
     node, code = None, 0
     try:
         node = node_class()
@@ -294,7 +300,8 @@ def run(node_class: Callable[..., SmacNode], arguments: list[str] | None = None)
                 executor.spin_once(timeout_sec=node.pause())
             code = node.exit_code or 0
     except (InputError, ConfigError, rclpy.exceptions.ParameterException) as error:
-        print(f"error: {error}", file=sys.stderr)
+        hint = "; write a number with its point: 1.0" if "'DOUBLE'" in str(error) else ""
+        print(f"error: {error}{hint}", file=sys.stderr)
         code = 2
     except Exception:
         traceback.print_exc()

@@ -79,7 +79,11 @@ class CommandTopics:
             before = self._present(topic).keys()
             publisher = self._node.create_publisher(kind, topic, self._qos, event_callbacks=silent)
             self._publishers.append(publisher)
-            self._own.append(set(self._present(topic).keys() - before))
+            own = self._present(topic).keys() - before
+            self._own.append(set(own))
+            if len(own) != 1:  # another one has come at this very moment: look again
+                self.close(None)
+                return
 
     def _present(self, topic: str) -> dict[bytes, str]:
         """Id -> node of all publishers of a topic."""
@@ -105,6 +109,7 @@ class CommandTopics:
     def close(self, patience: Any) -> None:
         """Let the last commands arrive, and command no more."""
         for publisher in self._publishers:
-            publisher.wait_for_all_acked(patience)
+            if patience is not None:
+                publisher.wait_for_all_acked(patience)
             self._node.destroy_publisher(publisher)
         self._publishers = []

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smac_ros.messages import Begin, End
-from smac_ros.protocol import Episode, JobFailed, Played, Stopped
+from smac_ros.protocol import Episode, Forgotten, JobFailed, Played, Stopped
 from smac_ros.scores import Rewards
 
 ATTEMPTS = 3  # at an episode
@@ -29,6 +29,10 @@ QUIET = 1.0  # s after which a learner that says nothing new waits, too
 
 class GivenUp(Exception):
     """This attempt at an episode has failed; the message says why."""
+
+
+class Silent(GivenUp):
+    """Nobody has ended the episode."""
 
 
 class Halted(BaseException):
@@ -96,6 +100,7 @@ class Conductor:
         self._ended: End | None = None
         self._rewards = Rewards()
         self.version = self._expected = 0
+        self._restarted = False  # the learner, since it was waited for
         self.reset()
 
     def reset(self) -> None:
@@ -132,7 +137,12 @@ class Conductor:
 
     def heard_progress(self, values: dict[str, str]) -> None:
         with self.changed:
+            before = self._number("trajectories")
             self.progress, self._progress_at = values, time.monotonic()
+            if self._number("trajectories") < before:  # a new process counts from zero
+                self._expected -= before
+                self._restarted = True
+                self.diagnostics.count("learner restarts", "the learner was started again")
             self.changed.notify_all()
 
     # Orders (another thread)
@@ -195,6 +205,8 @@ class Conductor:
             except GivenUp as error:
                 reason = str(error)
                 self.diagnostics.count("episodes given up", f"episode given up: {reason}")
+                if isinstance(error, Silent) and episode.context:
+                    raise Forgotten(f"an episode with a context was given up: {reason}") from None
             else:
                 self._finished.append(time.monotonic())
                 return played
@@ -237,7 +249,7 @@ class Conductor:
         if end is None:
             reason = f"the policy did not end it within {limit:.0f} s"
             self._give_up(begin, reason)
-            raise GivenUp(reason)
+            raise Silent(reason)
         if end.reason != "complete":
             raise GivenUp(end.reason)
         if episode.purpose != "meta_test":
@@ -273,15 +285,21 @@ class Conductor:
         """
         if not self.conduct.wait_for_learner:
             return
-        expected, before, number = self._expected + len(self.labels), self.version, self._number
+        before, number = self.version, self._number
+
+        def expected() -> int:
+            return self._expected + len(self.labels)
 
         def done() -> bool:
-            if number("updates_owed") or number("version") <= before:
-                return False
             quiet = time.monotonic() - self._progress_at > QUIET
-            return number("trajectories") >= expected or quiet
+            if number("updates_owed"):
+                return False
+            if number("version") <= before:  # a new process may have nothing to learn from
+                return self._restarted and quiet and not number("pending_transitions")
+            return number("trajectories") >= expected() or quiet
 
         done = self.until(done, self.conduct.timeout, alive=lambda: self.progress)
+        self._restarted, expected = False, expected()
         received, owed = number("trajectories"), number("updates_owed")
         text = f"the learner has {received} of {expected} trajectories"
         if not done and (owed or received == self._expected):

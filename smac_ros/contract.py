@@ -95,10 +95,12 @@ class Command:
         scale, offset: value in the message = scale * action + offset, [width] float64.
         low, high: limits of the value, [width] float64, message units.
         max_change: largest change between two commands, [width] float64; inf: any.
+        max_rate: likewise, a second.
+        measured: column of the observation that measures the value, [width] int; -1: none.
         zero: what ``safety: zeros`` sends, [width] float64; NaN: the last value.
     """
 
-    def __init__(self, spec: Action, start: int, rate: float) -> None:
+    def __init__(self, spec: Action, start: int, rate: float, columns: Sequence[str]) -> None:
         self.topic, self.type, self.frame = spec.topic, spec.type, spec.frame
         self.time = "header" if has_header(spec.type) else "receive"
         seconds = spec.time_from_start
@@ -108,7 +110,7 @@ class Command:
         self.paths = tuple(leaf for f in spec.fields for leaf in leaves(spec.type, f.path))
         self.start, self.width = start, len(self.names)
         self.fields: list[tuple[str, slice]] = []
-        rows = []
+        rows, measured = [], []
         for field in spec.fields:
             first = start + len(rows)
             self.fields.append((field.path, slice(first, first + len(field.names))))
@@ -116,11 +118,15 @@ class Command:
                 field.max_step or float("inf"), (field.max_rate or float("inf")) / rate
             )  # max_rate counts one period, also after a pause
             zero = float("nan") if field.standstill == "hold" else field.standstill
-            row = (field.scale, field.offset, *field.limits, change, zero)
+            fastest = field.max_rate or float("inf")
+            row = (field.scale, field.offset, *field.limits, change, fastest, zero)
             rows += [row] * len(field.names)
-        columns = np.array(rows, dtype=np.float64).T.copy()
-        columns.flags.writeable = False
-        self.scale, self.offset, self.low, self.high, self.max_change, self.zero = columns
+            measured += [columns.index(n) for n in field.measured] or [-1] * len(field.names)
+        values = np.array(rows, dtype=np.float64).T.copy()
+        values.flags.writeable = False
+        self.scale, self.offset, self.low, self.high = values[:4]
+        self.max_change, self.max_rate, self.zero = values[4:]
+        self.measured = np.array(measured)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +153,9 @@ class Contract:
         for observation in file.observations:
             observations.append(Stream(observation, sum(s.width for s in observations)))
         for action in file.actions:
-            actions.append(Command(action, sum(c.width for c in actions), file.rate))
+            columns = [name for stream in observations for name in stream.names]
+            start = sum(command.width for command in actions)
+            actions.append(Command(action, start, file.rate, columns))
         reward = None if file.reward is None else Stream(file.reward, 0)
         return cls(text, str(source), file, tuple(observations), tuple(actions), reward)
 

@@ -35,10 +35,15 @@ class CommandWriter:
     ) -> None:
         self.contract = contract
         commands = contract.actions
-        self._scale, self._offset, self._low, self._high, self._change, self._zero = (
+        self._scale, self._offset, self._low, self._high = (
             np.concatenate([getattr(command, key) for command in commands])
-            for key in ("scale", "offset", "low", "high", "max_change", "zero")
+            for key in ("scale", "offset", "low", "high")
         )
+        self._change, self._rate, self._zero = (
+            np.concatenate([getattr(command, key) for command in commands])
+            for key in ("max_change", "max_rate", "zero")
+        )
+        self._period = 1 / contract.rate
         self._messages = [_template(command, message_classes) for command in commands]
         self._writers = [
             [(compile_writer(command.type, path), part) for path, part in command.fields]
@@ -49,23 +54,31 @@ class CommandWriter:
             for command, message in zip(commands, self._messages, strict=True)
         ]
         self.limited = 0
-        self._last = np.empty_like(self._zero)  # NaN: unknown
+        self._held = np.isnan(self._zero)
+        measured = np.concatenate([command.measured for command in commands])
+        self._start = np.flatnonzero(measured >= 0)
+        self._measured = measured[self._start]
+        self._last = np.full_like(self._zero, np.nan)  # NaN: unknown
         self._sent = False
         self.reset()
 
-    def reset(self) -> None:
-        """A new episode: nothing was commanded yet.
+    def reset(self, observation: np.ndarray | None = None) -> None:
+        """A new episode, which starts at ``observation`` [ds]: nothing was commanded yet.
 
-        The first command's change is counted from ``zero``, at which a robot that is told nothing
-        stands; entries whose ``zero`` is "hold" may start anywhere within their limits.
+        The first command's change is counted from what is ``measured``; else from ``zero``, at
+        which a robot that is told nothing stands; else (``zero: hold``) from the last command, if
+        there was one, and without one the value may be anywhere within its limits.
         """
-        np.copyto(self._last, self._zero)
+        np.copyto(self._last, self._zero, where=~self._held)
+        if observation is not None:
+            self._last[self._start] = observation[self._measured]
         self._sent = False
 
-    def encode(self, action: np.ndarray) -> np.ndarray:
+    def encode(self, action: np.ndarray, elapsed: float | None = None) -> np.ndarray:
         """Message values [da] float64 of an action [da]: scale * action + offset, within limits.
 
-        The change is limited against the values that ``fill`` sent last.
+        The change is limited against the values that ``fill`` sent last, ``elapsed`` seconds ago;
+        ``max_rate`` counts at most one period, also after a pause.
 
         Raises:
             ValueError: another shape, or numbers that are not finite.
@@ -77,9 +90,12 @@ class CommandWriter:
         wanted = np.multiply(action, self._scale, dtype=np.float64)
         wanted += self._offset
         values = np.minimum(np.maximum(wanted, self._low), self._high)
+        change = self._change
+        if elapsed is not None and elapsed < self._period:
+            change = np.minimum(change, self._rate * max(elapsed, 1e-9))
         # fmin and fmax leave values alone where the last one is unknown, NaN
-        np.fmin(values, self._last + self._change, out=values)
-        np.fmax(values, self._last - self._change, out=values)
+        np.fmin(values, self._last + change, out=values)
+        np.fmax(values, self._last - change, out=values)
         self.limited += int(np.count_nonzero(values != wanted))
         return values
 

@@ -76,6 +76,7 @@ class ActionField(_Numbers):
     max_step: Positive | None = None  # largest change between two commands
     max_rate: Positive | None = None  # likewise, a second
     zero: float | Literal["hold"] | None = None  # what `safety: zeros` sends
+    measured: tuple[Text, ...] = ()  # observations from which the first command's change counts
 
     @field_validator("limits", mode="before")
     @classmethod
@@ -289,6 +290,20 @@ class ContractFile(_Section):
             raise _problem(
                 ("trigger",), repr(self.trigger), _one_of(self.trigger, ["all", "timer", *topics])
             )
+        fields = [field for stream in self.observations for field in stream.fields]
+        observed = {name: field.unit for field in fields for name in field.names}
+        for index, action in enumerate(self.actions):
+            for place, field in enumerate(action.fields):
+                at = ("actions", index, "fields", place, "measured")
+                for name in field.measured:
+                    if name not in observed:
+                        raise _problem(at, repr(name), _one_of(name, list(observed)))
+                    if observed[name] != field.unit:
+                        found = f"{name!r} in {observed[name]}"
+                        raise _problem(at, found, f"an observation in {field.unit}")
+                if len(field.measured) not in (0, len(field.names)):
+                    found = _count(len(field.measured), "observation")
+                    raise _problem(at, found, f"{len(field.names)}, one for each name, or none")
         if self.trigger == "all" and all(s.missing is not None for s in self.observations):
             raise _problem(("trigger",), "all", "timer: every stream may be missing (align as_of)")
         return self

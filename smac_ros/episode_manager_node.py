@@ -11,6 +11,7 @@ What is played is in ``protocol``, how in ``conductor``; this file has the topic
 """
 
 import json
+import math
 import threading
 import time
 import traceback
@@ -50,11 +51,9 @@ class EpisodeManagerNode(SmacNode):
         Parameter("checkpoint", "", "Run folder whose configuration holds; empty: the shipped."),
         Parameter(
             "clock",
-            "lockstep",
+            "real_time",
             "As the robot's and the policy's.",
-            None,
-            None,
-            ("lockstep", "real_time"),
+            choices=("real_time", "lockstep"),
         ),
         Parameter("iterations", 10, "Iterations of practice; 0: none.", 0, MANY),
         Parameter("tasks_per_iteration", 0, "0: as configured.", 0, MANY),
@@ -115,6 +114,9 @@ class EpisodeManagerNode(SmacNode):
             repeats=setting("meta_test_repeats"),
             horizon=setting("horizon"),
         )
+        robot, source = self._config.environment, setting("checkpoint") or "the shipped run"
+        names = (robot.observation_names, robot.observation_units, robot.action_names)
+        self._contract.check_domain(*names, robot.rate, source)
         self._train = load_tasks(self._config.tasks.train)
         self._test = load_tasks(self._config.tasks.test)
         self._conductor = Conductor(
@@ -148,14 +150,14 @@ class EpisodeManagerNode(SmacNode):
         for name in ("start", "pause", "stop"):
             made = self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
             self._made.append((self.destroy_service, made))
-        self._clients = []
+        self._robot = []  # clients (rclpy's Node has _clients of its own)
         if self.setting("reset") == "service":
             robot = self.setting("robot")
             set_service = f"{robot}/set_parameters_atomically"
             self._set = self.create_client(SetParametersAtomically, set_service)
             self._reset = self.create_client(Trigger, f"{robot}/reset")
-            self._clients = [self._set, self._reset]
-            self._made += [(self.destroy_client, client) for client in self._clients]
+            self._robot = [self._set, self._reset]
+            self._made += [(self.destroy_client, client) for client in self._robot]
 
     def activate(self) -> None:
         if self.setting("start"):
@@ -190,6 +192,9 @@ class EpisodeManagerNode(SmacNode):
         if "reward" not in values or "success" not in values:
             found = f"reward: found {list(message.name)}; expected reward and success"
             self.diagnostics.count("rewards refused", found)
+            return
+        if not math.isfinite(values["reward"]):
+            self.diagnostics.count("rewards refused", f"reward: found {values['reward']}")
             return
         stamp, success = stamp_ns(message.header.stamp), values["success"] > 0.5
         self._conductor.heard_reward(stamp, values["reward"], success)
@@ -248,7 +253,7 @@ class EpisodeManagerNode(SmacNode):
         self._thread.start()
 
     def _work(self) -> None:
-        code = 1
+        code: int | None = 1
         job = Job(
             self._conductor,
             self._config,
@@ -269,6 +274,7 @@ class EpisodeManagerNode(SmacNode):
             code = 0
         except Halted:
             self.get_logger().info("the job was interrupted; what was scored is kept")
+            code = None  # the node leaves, or was deactivated: no reason to end the process
         except (JobFailed, InputError, OSError) as error:
             self.diagnostics.fault("job", str(error))
         except Exception as error:
@@ -276,10 +282,10 @@ class EpisodeManagerNode(SmacNode):
             traceback.print_exc()
         try:
             self._present(job)
-        except OSError as error:
+        except Exception as error:  # whatever it is, the job is over and must be seen to be
             self.diagnostics.fault("results", f"the results are not kept: {error}")
             code = 1
-        self.diagnostics.show(phase="done" if code == 0 else "failed")
+        self.diagnostics.show(phase={0: "done", None: "interrupted"}.get(code, "failed"))
         if self.setting("exit_when_done"):
             self.exit_code = code
 
@@ -330,7 +336,7 @@ class EpisodeManagerNode(SmacNode):
 
         missing = [
             f"the service {self._name(client)}"
-            for client in self._clients
+            for client in self._robot
             if not client.service_is_ready()
         ]
         listeners = self._markers.get_subscription_count() - 1  # one is this node

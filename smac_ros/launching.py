@@ -1,5 +1,7 @@
 """Systems for ``ros2 launch``: what every file in ``launch`` returns."""
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from smac_ros.system import NodeSpec, find_system
@@ -14,6 +16,7 @@ def describe(name: str) -> Any:
     system = find_system(name)
 
     def nodes(context: Any) -> list[Any]:
+        _warn_of_misspelt(context.launch_configurations, [a.name for a in system.arguments])
         given = {a.name: LaunchConfiguration(a.name).perform(context) for a in system.arguments}
         return [_node(spec) for spec in system.build(given)]
 
@@ -27,6 +30,15 @@ def describe(name: str) -> Any:
         for argument in system.arguments
     ]
     return LaunchDescription([*declared, OpaqueFunction(function=nodes)])
+
+
+def _warn_of_misspelt(given: Iterable[str], known: list[str]) -> None:
+    """launch takes any name; those that are nearly one of ours are hardly another file's."""
+    from launch.logging import get_logger
+
+    for name in given:
+        if name not in known and (close := difflib.get_close_matches(name, known, 1, 0.8)):
+            get_logger("smac_ros").warning(f"unknown argument {name}; did you mean {close[0]}?")
 
 
 def _node(spec: NodeSpec) -> Any:

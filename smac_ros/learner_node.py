@@ -217,16 +217,20 @@ class LearnerNode(SmacNode):
         return True
 
     def _on_save(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._saved.clear()
         if self._failed or self._training is None:
             response.message = self._failed or "not configured"
             return response
         if self._thread is not None:
-            self._saved.clear()
             self._save_wanted.set()
             self._wake.set()
             response.success = self._saved.wait(SAVE_SECONDS) and not self._failed
         else:
-            self._training.run.save()
+            try:
+                self._training.run.save()
+            except (OSError, FloatingPointError) as error:
+                response.message = f"not saved: {error}"
+                return response
             response.success = True
         response.message = self._failed or str(self._training.run.folder / "checkpoints")
         return response

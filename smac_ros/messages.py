@@ -78,7 +78,15 @@ class Begin(_Marker):
 
 @dataclass(frozen=True)
 class End(_Marker):
-    """An episode is over: after ``steps`` commands, with the last observation at ``last`` (ns)."""
+    """An episode is over.
+
+    Attributes:
+        session: as in ``Begin``.
+        id: as in ``Begin``.
+        steps: how many commands were given.
+        last: stamp of the last observation, ns; of the last command where none followed.
+        reason: ``complete``, or why not.
+    """
 
     session: int
     id: int

@@ -6,6 +6,7 @@ What is published where: doc/nodes.md.
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from smac_ros.weights import Weights, WeightsReceiver
 
 SILENCE = 5.0  # s without observations that are reported in lockstep, where time may stand still
 REWARDS = 2.0  # s to wait for the rewards of an episode that is over
+WINDOW = 5.0  # s; the quickest observation of this and the last window is what others are held to
 BACKWARDS = SECOND  # ns by which a robot's time must jump back to count as begun anew
 
 Cause = Literal["observation", "action", "neighbour"]  # of a safety stop
@@ -68,6 +70,10 @@ class Policy:
         self._reader = CommandReader(contract)
         self._snapshot = Snapshot(contract, lockstep)
         self._observation = np.zeros(contract.observation_dim, np.float32)
+        self._shortest = min(  # the stream that is stale first
+            ((s.max_age_ns, s.topic) for s in contract.observations if not s.optional),
+            default=(round(contract.watchdog * SECOND), contract.observations[0].topic),
+        )
         self._reward = np.zeros(1)
         self.controller: Controller | None = None
         self.context = TaskContext(lambda why: diagnostics.count("refused trajectories", why))
@@ -205,7 +211,7 @@ class Policy:
     def _step(self, tick: int, again: bool = True) -> None:
         """Act on the observation as of ``tick``; ``again``: answer also what has been answered."""
         self._take_weights()
-        episode = self.episode
+        late, episode = self._late(tick), self.episode
         if episode is None and self._stopped is None:
             return
         if episode is not None and episode.tick is not None and tick <= episode.tick:
@@ -213,7 +219,7 @@ class Policy:
                 self.repeated += 1
                 self.commands.publish(self._messages)
             return
-        fault = self._snapshot.at(tick, self._observation)
+        fault = self._snapshot.at(tick, self._observation) or late
         if fault is not None:
             self._on_fault(fault)
             return
@@ -223,12 +229,32 @@ class Policy:
             self._resume()
         if episode is None or self._stopped is not None or not self._is_of(episode, tick):
             return
+        if not self._is_due(episode, tick):
+            return
         if episode.all_given:
-            episode.last = tick if episode.last is None else episode.last
+            if episode.last is None:
+                episode.last = tick
+                if not self.lockstep:  # rewards may take their time
+                    self.send_safe()
             self._finish_if_complete()
         elif not self.waits_for:
             self._act(episode, tick)
         self._show_posterior()
+
+    def _late(self, tick: int) -> Fault | None:
+        """Whether the whole observation is old: it has waited somewhere on its way here.
+
+        The robot's clock may be ahead of this one's or behind it, so its age is counted from the
+        quickest one of the last seconds.
+        """
+        if self.lockstep or self._by_timer:
+            return None
+        lag, now = self._now() - tick, time.monotonic()
+        if now - self._lags_since > WINDOW:
+            self._lags, self._lags_since = (self._lags[1], lag), now
+        self._lags = (self._lags[0], min(self._lags[1], lag))
+        age, (limit, topic) = lag - min(self._lags), self._shortest
+        return Fault("stale", topic, age / SECOND) if age > limit else None
 
     def _is_of(self, episode: PolicyEpisode, tick: int) -> bool:
         """Whether an observation belongs to the episode.
@@ -239,11 +265,24 @@ class Policy:
         exactly = self.lockstep and episode.tick is None and not episode.endless
         return tick == episode.begin.start if exactly else tick >= episode.begin.start
 
+    def _is_due(self, episode: PolicyEpisode, tick: int) -> bool:
+        """Thins out what a robot publishes faster than the contract's rate."""
+        if self.lockstep or self._by_timer:
+            return True
+        period = self.contract.period_ns
+        early = period // 4
+        if episode.tick is None:
+            self._next = tick
+        elif tick < self._next - early:
+            return False
+        self._next = max(self._next, tick - early) + period
+        return True
+
     def _act(self, episode: PolicyEpisode, tick: int) -> None:
         try:
             if not episode.started:
                 begin = episode.begin
-                self.writer.reset()
+                self.writer.reset(self._observation)
                 self.controller.begin(
                     begin.mode,
                     seed=begin.seed,
@@ -252,7 +291,8 @@ class Policy:
                 )
                 episode.started = True
             action = self.controller.act(self._observation)
-            values = self.writer.encode(action)
+            elapsed = None if episode.tick is None else (tick - episode.tick) / SECOND
+            values = self.writer.encode(action, elapsed)
         except (FloatingPointError, ValueError) as error:
             self.stop("action", f"no action: {error}")
             return
@@ -270,8 +310,9 @@ class Policy:
         if self._tick is None or self._snapshot.at(self._tick, self._observation) is not None:
             return
         self.controller.prepare()
-        values = self._understudy_writer.encode(self._understudy.act(self._observation))
-        self._understudy_writer.fill(values, self._tick)
+        with suppress(FloatingPointError, ValueError):  # what stops the real one
+            values = self._understudy_writer.encode(self._understudy.act(self._observation))
+            self._understudy_writer.fill(values, self._tick)
 
     def reward(self, stamp: int | None, message: Any) -> None:
         """A message of the contract's reward stream."""
@@ -400,6 +441,8 @@ class Policy:
         self._completed = self._heard = 0.0  # when it came, when a good one came (monotonic)
         self._came = np.full(len(self.contract.observations), time.monotonic())
         self._missing = "observations"
+        self._lags, self._lags_since = (float("inf"), float("inf")), 0.0  # of two windows, ns
+        self._next = 0  # tick of the next command, ns
 
     def _time_jumped_back(self, topic: str) -> None:
         """The robot was started again: what is known is of another time."""

@@ -76,7 +76,7 @@ class PolicyNode(SmacNode):
         self._receiver: WeightsReceiver | None = None
         self._active = False
         self._made: list[tuple[Callable, Any]] = []  # what cleanup destroys, and how
-        self._timers: list[Any] = []
+        self._rounds: list[Any] = []  # timers (rclpy's Node has _timers of its own)
         self._awake, self._rehearsed = 0.0, 0.0
         self.add_post_set_parameters_callback(self._on_parameters)
 
@@ -174,20 +174,20 @@ class PolicyNode(SmacNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         period = 1 / self._contract.rate
         neighbours = partial(policy.on_neighbours, FAREWELL)
-        self._timers = [
+        self._rounds = [
             self.create_timer(NEIGHBOURS, neighbours, clock=steady),
             self.create_timer(period, policy.on_watchdog, clock=steady),
         ]
         if self._contract.trigger == "timer":
-            self._timers.append(self.create_timer(period, policy.on_period))
+            self._rounds.append(self.create_timer(period, policy.on_period))
         neighbours()
 
     def deactivate(self) -> None:
         self._active = False
         self.policy.close(FAREWELL)  # first of all: the robot must stand
-        for timer in self._timers:
+        for timer in self._rounds:
             self.destroy_timer(timer)
-        self._timers.clear()
+        self._rounds.clear()
         for fault in self.diagnostics.faults.keys() - {"refused"}:
             self.diagnostics.clear(fault)
 

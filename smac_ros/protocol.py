@@ -4,7 +4,7 @@
 episodes (``episode_manager_node``) is its ``Stage``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -22,6 +22,10 @@ PRACTICE, META_TEST = 1, 2  # first part of an episode's place, from which its s
 
 class JobFailed(Exception):
     """The job cannot be done; the message says why."""
+
+
+class Forgotten(JobFailed):
+    """The policy does not play an episode that needs a context: it may have lost it, and died."""
 
 
 class Stopped(Exception):
@@ -42,7 +46,8 @@ def run_configuration(
     Raises:
         InputError: no such run, or no checkpoint of its offline phase.
     """
-    folder = Path(run) if run else pretrained_directory() / "sawyer"
+    shipped = run in ("", "shipped")
+    folder = pretrained_directory() / "sawyer" if shipped else Path(run)
     place = checkpoint.find(folder / "offline" / "checkpoints")
     config = parse_config(checkpoint.load_state(place)["config"], str(place / checkpoint.STATE))
     practice, environment, evaluation = {}, {}, {}
@@ -202,7 +207,7 @@ class Stage(Protocol):
     version: int
 
     def play(self, episode: Episode) -> Played:
-        """Raises JobFailed, Stopped."""
+        """Raises JobFailed, Forgotten, Stopped."""
 
     def await_labels(self, played: Sequence[Played]) -> set[int]:
         """Ids of those whose labels never came."""
@@ -279,18 +284,28 @@ class Job:
             return played
 
         for position, task in enumerate(drawn.tolist()):
-            place = (iteration, position)
-            explored, adapted = practice_episodes(
-                settings, self.train[task], task, place, next(self.groups)
-            )
-            played = play(explored)
-            if adapted:
-                self._label(play, explored, played)
-                play(adapted)
+
+            def share(group: int, task: int = task, place: tuple = (iteration, position)) -> None:
+                scene = self.train[task]
+                explored, adapted = practice_episodes(settings, scene, task, place, group)
+                played = play(explored)
+                if adapted:
+                    self._label(play, explored, played)
+                    play(adapted)
+
+            self._together(share)
         missing = self.stage.await_labels(done)
         if len(missing) == len(done):
             raise JobFailed("no episode of this iteration was labelled: see the labeler's log")
         self.stage.await_learner()
+
+    def _together(self, play: Callable[[int], Any]) -> Any:
+        """Episodes of one group; all of them again, with the same seeds, if its context is lost."""
+        try:
+            return play(next(self.groups))
+        except Forgotten as lost:
+            self.stage.say(f"{lost}: its context is made anew", now=True)
+            return play(next(self.groups))
 
     def _label(self, play: Any, explored: list[Episode], played: list[Played]) -> None:
         """Wait for the labels that the posterior needs, playing again what never gets any."""
@@ -314,11 +329,14 @@ class Job:
         total = len(self.chosen) * settings.repeats
         for row, task in enumerate(self.chosen):
             for repeat in range(settings.repeats):
-                explored, last = meta_episode(
-                    settings, self.test[task], (task, repeat), next(self.groups)
-                )
-                before = [self.stage.play(episode) for episode in explored]
-                scores.add(row, repeat, self.stage.play(last).score, [one.score for one in before])
+
+                def score(group: int, task: int = task, repeat: int = repeat) -> tuple:
+                    scene = self.test[task]
+                    explored, last = meta_episode(settings, scene, (task, repeat), group)
+                    before = [self.stage.play(episode).score for episode in explored]
+                    return self.stage.play(last).score, before
+
+                scores.add(row, repeat, *self._together(score))
                 done = row * settings.repeats + repeat + 1
                 progress = f"{done}/{total} meta-episodes"
                 self.stage.say(

@@ -71,7 +71,7 @@ class RewardLabelerNode(SmacNode):
         Parameter("checkpoint", "", "Run folder; empty or shipped: the domain's that is shipped."),
         Parameter("phase", "", "offline, self_supervised, ...; empty: the latest of these two."),
         Parameter("dataset", "", "Offline histories, HDF5; empty: the run's."),
-        Parameter("clock", "lockstep", "Whose time.", choices=("lockstep", "real_time")),
+        Parameter("clock", "real_time", "Whose time.", choices=("real_time", "lockstep")),
         Parameter(
             "labelling_task",
             "",

@@ -4,6 +4,7 @@ Wrong arguments are refused here, before anything starts. Imports neither ROS no
 """
 
 import difflib
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +108,11 @@ class System(NamedTuple):
                 close = difflib.get_close_matches(name, known, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise InputError("argument", name, "unknown", f"one of {', '.join(known)}{hint}")
-        values = {a.name: a.parse(arguments.get(a.name, a.default)) for a in self.arguments}
+        texts = {a.name: arguments.get(a.name, a.default) for a in self.arguments}
+        if texts.get("scale") == "smoke":  # ros2 launch gives every argument: a default is no wish
+            defaults = {a.name: a.default for a in self.arguments}
+            texts |= {n: t for n, t in SMOKE.items() if texts.get(n) == defaults.get(n, ...)}
+        values = {a.name: a.parse(texts[a.name]) for a in self.arguments}
         nodes = self.nodes(values)
         if values.get("clock") == "real_time" and values["factor"] != 1:
             nodes = [_on_simulated_time(node) for node in nodes]
@@ -132,8 +137,19 @@ _CLOCK = Argument(
     ("lockstep", "real_time"),
 )
 _FACTOR = Argument(
-    "factor", "1.0", "How much faster than a robot the clock real_time is.", kind="number", low=0.1
+    "factor", "1.0", "How much faster than a robot the clock real_time is.", kind="number", low=0.5
 )
+_SCALE = Argument(
+    "scale", "full", "full: as the other arguments say; smoke: all of it, briefly.",
+    ("full", "smoke"),
+)  # fmt: skip
+SMOKE = {
+    "iterations": "1",
+    "tasks_per_iteration": "2",
+    "exploration_trajectories": "2",
+    "adapted_trajectories": "2",
+    "meta_test_tasks": "3",
+}
 _NAMESPACE = Argument("namespace", "", "Of all nodes: one robot has one.", kind="name")
 _RVIZ = Argument("rviz", "false", "Open RViz.", ("true", "false"), "boolean")
 _SEED = Argument("seed", "0", "Of everything random.", kind="integer", low=0)
@@ -152,7 +168,15 @@ _META_TEST = (
 )
 _SAWYER = (
     _CHECKPOINT,
-    Argument("iterations", "10", "Of practice; 0: none.", kind="integer", low=0),
+    _SCALE,
+    Argument("iterations", "15", "Of practice; 0: none.", kind="integer", low=0),
+    Argument(
+        "episodes",
+        "0",
+        "Of practice, in all; 0: as iterations, tasks and trajectories say.",
+        kind="integer",
+        low=0,
+    ),
     Argument(
         "meta_test",
         "both",
@@ -194,6 +218,7 @@ _SAWYER = (
 )
 _SAWYER_TEST = (
     _CHECKPOINT,
+    _SCALE,
     Argument("phase", "", "Of the run; empty: the furthest."),
     *_META_TEST,
     _SEED,
@@ -219,6 +244,8 @@ _MUJOCO = (
 
 
 def _sawyer_sim(values: dict[str, Any]) -> list[NodeSpec]:
+    _check_run(values["checkpoint"])
+    values = values | _iterations(values)
     run = values["run"] or time.strftime("runs/sawyer_sim_%Y%m%d_%H%M%S")
     clock, contract, seed = (values[name] for name in ("clock", "contract", "seed"))
     checkpoint = values["checkpoint"]
@@ -313,8 +340,17 @@ def _rviz(values: dict[str, Any]) -> list[NodeSpec]:
     view = _rviz_view()
     if not view.is_file():
         raise InputError(view, "file", "nothing", "what RViz is to show, or rviz:=false")
-    arguments = ("-d", str(view))
-    return [NodeSpec("rviz2", "rviz2", package="rviz2", arguments=arguments, required=False)]
+    own_frames = (("/tf", "tf"), ("/tf_static", "tf_static"))  # of the robot in the namespace
+    return [
+        NodeSpec(
+            "rviz2",
+            "rviz2",
+            package="rviz2",
+            arguments=("-d", str(view)),
+            remappings=own_frames,
+            required=False,
+        )
+    ]
 
 
 def _rviz_view() -> Path:
@@ -327,12 +363,32 @@ def _check_contract(name: str) -> None:
     load_contract(name)
 
 
+def _run_folder(checkpoint: str) -> Path:
+    shipped = config_directory().parent / "pretrained" / "sawyer"
+    return shipped if checkpoint in ("", "shipped") else Path(checkpoint)
+
+
 def _check_run(checkpoint: str) -> None:
-    folder = Path(checkpoint) if checkpoint else config_directory().parent / "pretrained/sawyer"
+    folder = _run_folder(checkpoint)
     if not (folder / "run.json").is_file():
         raise InputError(
             folder, "run.json", "no such file", "a run's folder, as smac train makes it"
         )
+
+
+def _iterations(values: dict[str, Any]) -> dict[str, int]:
+    """What ``episodes`` of practice are in iterations and, for less than one, in tasks."""
+    episodes = values["episodes"]
+    if not episodes:
+        return {}
+    run = json.loads((_run_folder(values["checkpoint"]) / "run.json").read_text())
+    practice = run["config"]["self_supervised"]
+    tasks = values["tasks_per_iteration"] or practice["tasks_per_iteration"]
+    explored = values["exploration_trajectories"] or practice["exploration_trajectories"]
+    adapted = values["adapted_trajectories"]
+    each = explored + (practice["adapted_trajectories"] if adapted < 0 else adapted)
+    tasks = min(tasks, math.ceil(episodes / each))
+    return {"iterations": math.ceil(episodes / (tasks * each)), "tasks_per_iteration": tasks}
 
 
 def _changes(values: dict[str, Any]) -> list[str]:

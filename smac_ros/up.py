@@ -230,11 +230,11 @@ class Runner:
         self._print(0.1)
 
     def _print(self, seconds: float) -> None:
-        """What nodes log within that time, as it comes."""
+        """What nodes log within that time, as it comes; the rest the next time."""
         end = time.monotonic() + seconds
-        while True:
+        while (left := end - time.monotonic()) > 0:
             try:
-                process, line = self._lines.get(timeout=max(end - time.monotonic(), 0.001))
+                process, line = self._lines.get(timeout=left)
             except queue.Empty:
                 return
             if line is None:

@@ -26,8 +26,8 @@ QoS: *reliable N* is RELIABLE, KEEP_LAST(N); *best effort N* is BEST_EFFORT, KEE
 *latched* is reliable 1 with TRANSIENT_LOCAL, so that who comes later gets the last message. The
 topics of the robot are those of the contract `sawyer_sim`; another contract names others
 ([contract](contract.md)). Its streams are listened to reliably in lockstep, as shown, and best
-effort in real time, where the newest reading matters. Parameters that are not *live* are read when
-the node is configured.
+effort in real time, where the newest reading matters. Parameters that are not *live* are set when
+the node is started.
 """
 
 MEANINGS = {

@@ -111,6 +111,7 @@ class Robot:
         self.posteriors: list[np.ndarray] = []
         self.diagnostics: list[DiagnosticStatus] = []
         node = self.node = ros.node("robot", namespace=namespace)
+        self.observed = 0
         self.streams = [
             node.create_publisher(JointState, topic, reliable(10))
             for topic in ("joint_states", "gripper")
@@ -179,9 +180,14 @@ class Robot:
     def now(self) -> int:
         return self.node.get_clock().now().nanoseconds
 
-    def observe(self, observation: np.ndarray, stamp: int | None = None) -> int:
-        """Publish an observation; its stamp."""
-        stamp = self.now() if stamp is None else stamp
+    def observe(
+        self, observation: np.ndarray, stamp: int | None = None, *, paced: bool = True
+    ) -> int:
+        """Publish an observation; its stamp. In real time a period after the last one."""
+        if stamp is None:
+            if paced:
+                self.until(lambda: self.now() >= self.observed + PERIOD)
+            stamp = self.observed = self.now()
         for publisher, names, values in (
             (self.streams[0], ["a", "b"], observation[:2]),
             (self.streams[1], ["c"], observation[2:]),
@@ -193,7 +199,9 @@ class Robot:
 
     def run(self, condition, what=""):
         """A robot that publishes until the condition holds."""
-        timer = self.node.create_timer(0.02, lambda: self.observe(observations(1)[0]))
+        timer = self.node.create_timer(
+            0.02, lambda: self.observe(observations(1)[0], paced=False)
+        )
         self.until(condition, what)
         self.node.destroy_timer(timer)
 

@@ -190,3 +190,20 @@ def test_process_ends_in_order(ending: str, code: int, output: str, tmp_path):
         assert "ZeroDivisionError" in errors
     if ending == "refuse":
         assert "some.yaml: kind: found bad; expected good" in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["-p", "settle:=1"], 2, "write a number with its point: 1.0"),
+        (["-p", "robot:="], 1, "ROS arguments"),
+        (["-p", "clock:=sundial"], 2, "one of real_time, lockstep"),
+    ],
+)
+def test_wrong_arguments_end_in_one_line(arguments: list[str], code: int, told: str):
+    done = subprocess.run(
+        [sys.executable, "-m", "smac_ros.policy_node", "--ros-args", *arguments],
+        capture_output=True, text=True, env=os.environ, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == code and told in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and "error: " in done.stderr

@@ -451,6 +451,42 @@ class TestCommands:
         writer.reset()
         assert writer.encode(action)[0] == 0.2
 
+    def test_a_rate_is_kept_also_between_early_commands(self, arm):
+        """By hand: 2 m/s^2 are 0.2 m/s in a period of 0.1 s, 0.15 in 0.075 s, and never more."""
+        writer = CommandWriter(arm, CLASSES)
+        writer.fill(np.array([0.0, 0.0, 0.0, 0.02]), 0)
+        action = np.ones(4, np.float32)
+        for elapsed, velocity in ((0.075, 0.15), (0.1, 0.2), (7.0, 0.2), (None, 0.2), (-1.0, 0.0)):
+            values = writer.encode(action, elapsed)
+            np.testing.assert_allclose(values[[0, 3]], [velocity, 0.01], atol=1e-6)
+
+    def test_a_position_starts_from_where_it_is(self):
+        """Without it, the first command may be anywhere; later episodes go on from the last one."""
+        text = changed(("unit: mm, scale: 1000.0, offset: -2.0", "unit: m"))
+        free = CommandWriter(Contract.from_text(text, "arm.yaml"), CLASSES)
+        action = np.array([0, 0, 0, -1], np.float32)  # opens: 0.04 m
+        assert free.encode(action)[3] == pytest.approx(0.04)
+        free.fill(np.array([0.0, 0.0, 0.0, 0.01]), 0)
+        free.reset(np.array([0, 0, 0, 0.03], np.float32))
+        assert free.encode(action)[3] == pytest.approx(0.02)  # 0.01 a step from 0.01
+        text = text.replace("zero: hold", "zero: hold, measured: [grip]")
+        bound = CommandWriter(Contract.from_text(text, "arm.yaml"), CLASSES)
+        bound.reset(np.array([0, 0, 0, 0.015], np.float32))
+        assert bound.encode(action)[3] == pytest.approx(0.025)
+
+    @pytest.mark.parametrize(
+        ("measured", "found", "expected"),
+        [
+            ("[grap]", "'grap'", "did you mean 'grip'"),
+            ("[grip]", "'grip' in mm", "an observation in m"),
+            ("[x, y]", "2 observations", "1, one for each name"),
+        ],
+    )
+    def test_what_measures_a_command_must_fit(self, measured, found, expected):
+        error = refused(("zero: hold", f"zero: hold, measured: {measured}"))
+        assert "actions[1].fields[0].measured" in error.field
+        assert found in error.found and expected in error.expected
+
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
     def test_no_number_but_finite_ones_ever_leaves(self, arm, bad):
         writer = CommandWriter(arm, CLASSES)

@@ -360,6 +360,38 @@ def test_leaving_in_an_episode_tells_the_policy(ros, manager):
     assert time.monotonic() - began < 1 and not node._thread.is_alive()
     ros.until(lambda: rest.foreign_ends)
     assert "leaves" in rest.foreign_ends[0].reason
+    assert node.exit_code is None  # deactivated by someone: no reason to end the process
+
+
+def test_a_contract_of_another_robot_is_refused(ros, tmp_path):
+    node = ros.add(
+        EpisodeManagerNode(parameter_overrides=[Parameter("contract", value="half_cheetah")])
+    )
+    node.trigger_configure()
+    reason = node.diagnostics.faults["refused"]
+    assert "observation_names" in reason and "hand_x" in reason and "rootz" in reason
+
+
+def test_a_reward_that_is_no_number_is_refused(ros, manager):
+    rest = ros.add(Rest(practice=False))
+    node = manager(iterations=0, meta_test="before", meta_test_tasks=1)
+    bad = JointState(name=["reward", "success"], position=[float("nan"), 0.0])
+    rest.reward.publish(bad)
+    ros.until(lambda: "rewards refused" in node.diagnostics.counts)
+
+
+def test_a_job_whose_results_cannot_be_kept_is_over(ros, manager, monkeypatch):
+    ros.add(Rest(practice=False))
+
+    def fail(*_):
+        raise ValueError("out of range float values are not JSON compliant")
+
+    monkeypatch.setattr("smac_ros.episode_manager_node.write_json", fail)
+    node = manager(
+        iterations=0, meta_test="before", meta_test_tasks=1, results="there", exit_when_done=True
+    )
+    ros.until(lambda: node.exit_code is not None)
+    assert node.exit_code == 1 and "not kept" in node.diagnostics.faults["results"]
 
 
 def test_a_robot_reset_by_hand(ros, manager, capfd):

@@ -1,6 +1,7 @@
 """Launch files declare a system's arguments and start its nodes, with a stand-in for launch."""
 
 import importlib.util
+import logging
 import sys
 import types
 from pathlib import Path
@@ -21,8 +22,12 @@ class Made:
 
 
 class LaunchConfiguration(Made):
-    def perform(self, context: dict) -> str:
-        return context[self.arguments[0]]
+    def perform(self, context: types.SimpleNamespace) -> str:
+        return context.launch_configurations[self.arguments[0]]
+
+
+def context(given: dict[str, str]) -> types.SimpleNamespace:
+    return types.SimpleNamespace(launch_configurations=given)
 
 
 def description_of(system: str):
@@ -40,6 +45,7 @@ def stand_in(monkeypatch):
     contents = {
         "launch": {"LaunchDescription": Made},
         "launch.actions": {name: type(name, (Made,), {}) for name in actions},
+        "launch.logging": {"get_logger": logging.getLogger},
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
         "launch_ros.actions": {"Node": type("Node", (Made,), {})},
@@ -68,7 +74,7 @@ def test_what_a_launch_file_starts(system: str, stand_in, monkeypatch):
         assert one.keywords["description"] == argument.description
         assert tuple(one.keywords["choices"] or ()) == argument.choices
     given = {argument.name: argument.default for argument in arguments} | {"namespace": "left"}
-    nodes = function.keywords["function"](given)
+    nodes = function.keywords["function"](context(given))
     specs = SYSTEMS[system].build({"namespace": "left"})
     assert len(nodes) == len(specs)
     for node, spec in zip(nodes, specs, strict=True):
@@ -87,7 +93,7 @@ def test_rviz_may_be_closed(stand_in, monkeypatch, tmp_path):
     monkeypatch.setattr("smac_ros.system._rviz_view", lambda: view)
     (entities,) = description_of("meta_test").arguments
     given = {a.name: a.default for a in SYSTEMS["meta_test"].arguments} | {"rviz": "true"}
-    rviz = entities[-1].keywords["function"](given)[-1]
+    rviz = entities[-1].keywords["function"](context(given))[-1]
     assert rviz.keywords["package"] == rviz.keywords["executable"] == "rviz2"
     assert rviz.keywords["arguments"] == ["-d", str(view)]
     assert rviz.keywords["parameters"] == [] and rviz.keywords["on_exit"] is None
@@ -97,7 +103,17 @@ def test_wrong_arguments_are_refused_before_anything_starts(stand_in):
     (entities,) = description_of("sawyer_sim").arguments
     given = {argument.name: argument.default for argument in SYSTEMS["sawyer_sim"].arguments}
     with pytest.raises(InputError, match="iterations: found 'many'"):
-        entities[-1].keywords["function"](given | {"iterations": "many"})
+        entities[-1].keywords["function"](context(given | {"iterations": "many"}))
+
+
+def test_a_misspelt_argument_is_told(stand_in, caplog):
+    """launch itself takes any name without a word."""
+    (entities,) = description_of("sawyer_sim").arguments
+    given = {argument.name: argument.default for argument in SYSTEMS["sawyer_sim"].arguments}
+    given |= {"meta_test_taskz": "1", "of_another_file": "2"}
+    entities[-1].keywords["function"](context(given))
+    (record,) = caplog.records
+    assert record.message == "unknown argument meta_test_taskz; did you mean meta_test_tasks?"
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

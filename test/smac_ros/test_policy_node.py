@@ -297,6 +297,49 @@ def test_an_old_stream_is_named(live):
     assert reason == "stopped: gripper: stale, the newest sample is 0.300 s old, limit 0.2 s"
 
 
+def test_a_fast_robot_gets_commands_at_the_contracts_rate(live):
+    """500 observations a second are thinned out to 20 commands a second; so holds `max_rate`."""
+    live.begin(steps=12)
+    timer = live.node.create_timer(0.002, lambda: live.observe(observations(1)[0], paced=False))
+    end = live.end()
+    live.node.destroy_timer(timer)
+    assert end.reason == "complete"
+    gaps = np.diff([*live.stamps()[:12], end.last])
+    assert gaps.min() >= 0.7 * PERIOD and np.mean(gaps) >= 0.95 * PERIOD
+
+
+def test_observations_that_waited_are_not_acted_on(live):
+    """All streams equally old: nothing but the clock tells."""
+    live.observe(observations(1)[0])
+    live.until(lambda: live.policy.policy._tick, "an observation")
+    live.until(lambda: live.now() > live.observed + 500_000_000)
+    live.begin(steps=1)
+    live.observe(observations(1)[0], live.now() - 250_000_000)
+    live.until(lambda: "stale" in live.faults(), "a fault")
+    assert "the newest sample is 0.2" in live.faults() and "limit 0.2 s" in live.faults()
+    assert not live.commands
+    stream(live, 1)
+    assert not live.faults()
+
+
+def test_the_robot_stands_while_rewards_are_awaited(live):
+    live.begin(mode="adapt", steps=1)
+    stream(live, 1)
+    last = live.observe(observations(1)[0])
+    live.answer(2)
+    assert live.values()[0].any() and not live.values()[1].any() and not live.ends
+    live.pay(1.0, last)
+    assert live.end() == End(7, 0, 1, last, "complete")
+
+
+def test_a_rehearsal_never_ends_the_node(live):
+    live.begin(steps=50)
+    stream(live, 1)
+    with torch.no_grad():
+        live.policy.policy.controller.agent.policy.body[-1].bias[0] = float("nan")
+    live.policy.policy.rehearse()
+
+
 def test_an_agent_that_yields_no_numbers_stops(live):
     live.begin(steps=50)
     stream(live, 2)

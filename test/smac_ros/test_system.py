@@ -116,8 +116,8 @@ def test_one_namespace_for_all():
         ({"iteratons": "3"}, "did you mean 'iterations'"),
         ({"iterations": "three"}, "iterations: found 'three'; expected integer"),
         ({"iterations": "-1"}, "at least 0"),
-        ({"factor": "0"}, "at least 0.1"),
-        ({"factor": "nan"}, "at least 0.1"),
+        ({"factor": "0"}, "at least 0.5"),
+        ({"factor": "nan"}, "at least 0.5"),
         ({"clock": "lock_step"}, "one of lockstep, real_time"),
         ({"start": "yes"}, "one of true, false"),
         ({"namespace": "2 arms"}, "namespace: found '2 arms'"),
@@ -146,3 +146,38 @@ def test_no_ros_and_no_torch_to_describe_a_system():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("episodes", "iterations", "tasks"),
+    [(0, 15, 0), (1, 1, 1), (20, 1, 2), (100, 1, 10), (250, 3, 10)],
+)
+def test_episodes_in_all(episodes: int, iterations: int, tasks: int):
+    """The shipped run practises with 10 tasks x (4 + 6) trajectories an iteration."""
+    specs = SYSTEMS["sawyer_sim"].build({"episodes": str(episodes)})
+    manager = next(spec for spec in specs if spec.main).parameters
+    assert (manager["iterations"], manager["tasks_per_iteration"]) == (iterations, tasks)
+    learner = next(spec for spec in specs if spec.name == "learner").parameters
+    assert (f"self_supervised.tasks_per_iteration={tasks}" in learner["set"]) == bool(tasks)
+
+
+def test_scale_smoke_does_all_of_it_briefly():
+    specs = SYSTEMS["sawyer_sim"].build({"scale": "smoke", "meta_test_tasks": "5"})
+    manager = next(spec for spec in specs if spec.main).parameters
+    assert manager["iterations"] == 1 and manager["exploration_trajectories"] == 2
+    assert manager["meta_test_tasks"] == 5  # what is asked for stays
+    assert manager["meta_test"] == "both" and len(specs) == 5
+
+
+def test_a_clock_of_its_own_is_published_and_followed():
+    specs = SYSTEMS["sawyer_sim"].build({"clock": "real_time", "factor": "2"})
+    robot, *others = specs
+    assert robot.parameters["publish_clock"] is True
+    assert all(spec.parameters["use_sim_time"] is True for spec in others)
+    plain = SYSTEMS["sawyer_sim"].build({"clock": "real_time"})
+    assert not any({"publish_clock", "use_sim_time"} & spec.parameters.keys() for spec in plain)
+
+
+def test_rviz_follows_the_frames_of_its_namespace():
+    specs = SYSTEMS["sawyer_sim"].build({"rviz": "true", "namespace": "left"})
+    assert ("/tf", "tf") in specs[-1].remappings and specs[-1].namespace == "left"

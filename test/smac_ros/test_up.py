@@ -48,6 +48,10 @@ print(" ".join(sys.argv[1:]).replace(path, "FILE"), file=sys.stderr)
 print(path, file=sys.stderr)
 sys.exit(parameters["code"])
 """,
+    "floods": """
+import itertools
+for number in itertools.count(): print("line", number)
+""",
     "crash": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
 }
 
@@ -66,6 +70,7 @@ def nodes(values):
         "fails": [node("polite"), node("fails")],
         "crash": [node("polite"), node("crash", main=True)],
         "stubborn": [node("stubborn")],
+        "floods": [node("polite"), node("floods")],
         "optional": [node("fails", required=False), job],
     }[values["what"]]
 SYSTEMS["toy"] = System("A toy.", (
@@ -150,6 +155,15 @@ def test_a_signal_ends_all_in_order(toy, number, code):
     assert process.returncode == code
     assert "polite | bye\n" in err and "gentle | bye\n" in err
     assert "warning" not in err and "error" not in err
+
+
+def test_ctrl_c_is_heard_above_a_flood_of_lines(toy):
+    process = toy("what:=floods")
+    while "polite" not in (line := process.stderr.readline()) or "ready" not in line:
+        assert line
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
 
 
 def test_who_does_not_listen_is_killed(toy):
