@@ -142,6 +142,8 @@ class Policy:
         if episode.begin.mode == "adapt" and (reason == "complete" or episode.endless):
             rows, _ = episode.rows(self._reader)
             self.context.add(None if episode.endless else episode.begin.id, rows)
+        if reason != "complete" and not episode.endless:
+            self.context.exclude(episode.begin.id)
         self._take_weights()
         self._show_posterior()
         if not episode.endless:

@@ -121,6 +121,7 @@ class TaskContext:
         self._refused = refused
         self._group: tuple[int, int] | None = None
         self._rows: dict[int, Rows] = {}
+        self._excluded: set[int] = set()
         self.controller: Controller | None = None
         self.changed = False
 
@@ -134,8 +135,10 @@ class TaskContext:
 
     def enter(self, session: int, group: int) -> None:
         """An episode of that group begins; another one's context is forgotten."""
-        if self._rows and self._group != (session, group):
-            self.clear()
+        if self._group != (session, group):
+            self._excluded.clear()
+            if self._rows:
+                self.clear()
         self._group = (session, group)
 
     def is_of(self, session: int, group: int) -> bool:
@@ -146,11 +149,17 @@ class TaskContext:
         self._rows.clear()
         self._refill()
 
+    def exclude(self, episode: int) -> None:
+        """An episode that was not played to its end, and is played again, does not count."""
+        self._excluded.add(episode)
+        if self._rows.pop(episode, None) is not None:
+            self._refill()
+
     def add(self, episode: int | None, rows: Rows) -> None:
         """A trajectory; only the first one of an episode counts. None: after all others."""
         if episode is None:
             episode = max(NUMBERS - 1, *self._rows) + 1 if self._rows else NUMBERS
-        if episode not in self._rows and len(rows[2]):
+        if episode not in self._rows and episode not in self._excluded and len(rows[2]):
             self._rows[episode] = rows
             self._refill()
 

@@ -212,6 +212,21 @@ def test_posterior_of_labels_in_any_order(robot):
     robot.until(lambda: np.array_equal(robot.posteriors[-1], prior), "the prior")
 
 
+def test_an_episode_that_is_played_again_counts_once(robot):
+    """What there is of one that was cut short is labelled, but is no context."""
+    robot.begin(id=0)
+    robot.play(observations(2))
+    robot.begin(id=1, start=5 * FIRST)  # supersedes it
+    robot.end()
+    robot.label(0, random_rows(0))
+    robot.label(1, random_rows(1))
+    robot.until(lambda: len(robot.policy.policy.context))
+    expected = make_agent().infer(*(torch.from_numpy(part)[None] for part in random_rows(1)))
+    shown = np.stack([part[0].double().numpy() for part in expected])
+    robot.until(lambda: np.array_equal(robot.posteriors[-1], shown), "the posterior")
+    assert len(robot.policy.policy.context) == 1
+
+
 def test_adapting_gathers_rewards(robot):
     seen, rewards = observations(6), np.arange(5) / 7
     robot.begin(mode="adapt", purpose="meta_test")
