@@ -103,10 +103,13 @@ class PolicyNode(SmacNode):
             diagnostics=self.diagnostics,
             announce=self._announce,
             show=self._show_posterior,
-            now=lambda: self.get_clock().now().nanoseconds,
+            now=self._now if self.setting("use_sim_time") else time.time_ns,
         )
         self._listen(reliable(10) if lockstep else sensor())
         self._show()
+
+    def _now(self) -> int:
+        return self.get_clock().now().nanoseconds
 
     def _load(self, name: str) -> Weights | None:
         """The agent of a checkpoint that fits the contract."""
@@ -209,7 +212,7 @@ class PolicyNode(SmacNode):
             return min(left - self._awake, SPIN)
         if left < -self._awake:
             return SPIN
-        if now - self._rehearsed > REHEARSE and left > REHEARSE:
+        if now - self._rehearsed > REHEARSE and left > REHEARSE / 2:
             self.policy.rehearse()
             self._rehearsed = now
         return 0.0

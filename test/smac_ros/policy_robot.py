@@ -199,9 +199,7 @@ class Robot:
 
     def run(self, condition, what=""):
         """A robot that publishes until the condition holds."""
-        timer = self.node.create_timer(
-            0.02, lambda: self.observe(observations(1)[0], paced=False)
-        )
+        timer = self.node.create_timer(0.02, lambda: self.observe(observations(1)[0], paced=False))
         self.until(condition, what)
         self.node.destroy_timer(timer)
 
