@@ -84,7 +84,7 @@ class Diagnostics:
         self._faults: dict[str, str] = {}
         self._shown: dict[str, Any] = {}
         self._last_warning = ("", -RECENT)
-        self._last_log: dict[str, float] = {}
+        self._last_log: dict[str, tuple[str, float]] = {}
         self.state = "unconfigured"
 
     def open(self) -> None:
@@ -96,12 +96,16 @@ class Diagnostics:
         self._timer = self._node.create_timer(1.0, self.publish, clock=steady)
 
     def count(self, what: str, message: str = "", by: int = 1) -> None:
-        """Something went wrong that the node survives; logged at most every ``RECENT`` seconds."""
+        """Something went wrong that the node survives.
+
+        Logged at most every ``RECENT`` seconds, and every second when it is something else.
+        """
         self._counts[what] += by
         text, now = message or what, time.monotonic()
         self._last_warning = (text, now)
-        if now - self._last_log.get(what, -RECENT) >= RECENT:
-            self._last_log[what] = now
+        last, when = self._last_log.get(what, ("", -RECENT))
+        if now - when >= (RECENT if text == last else 1.0):
+            self._last_log[what] = (text, now)
             times = f" ({self._counts[what]} times)" if self._counts[what] > 1 else ""
             self._node.get_logger().warning(f"{text}{times}")
 
@@ -172,6 +176,7 @@ class SmacNode(LifecycleNode):
         super().__init__(name, **arguments)
         self.diagnostics = Diagnostics(self)
         self.exit_code: int | None = None  # set to end the process
+        self._owned: list[tuple[Callable, Any]] = []  # what cleanup destroys, and how
         self.declare_parameter(
             "autostart",
             True,
@@ -209,6 +214,12 @@ class SmacNode(LifecycleNode):
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
+    def own(self, kind: str, *arguments: Any, **options: Any) -> Any:
+        """``create_<kind>(...)``, destroyed when the node is cleaned up."""
+        made = getattr(self, f"create_{kind}")(*arguments, **options)
+        self._owned.append((getattr(self, f"destroy_{kind}"), made))
+        return made
+
     def check_parameters(self, values: dict[str, Any]) -> None:
         """Refuse parameters that are being set by raising InputError; nothing is set then."""
 
@@ -222,10 +233,16 @@ class SmacNode(LifecycleNode):
         """Stop working; the robot first."""
 
     def cleanup(self) -> None:
-        """Undo ``configure``; also after half of it."""
+        """Undo ``configure``, also after half of it; what the node owns is destroyed already."""
+
+    def _clean_up(self) -> None:
+        while self._owned:
+            destroy, made = self._owned.pop()
+            destroy(made)
+        self.cleanup()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition(self.configure, "inactive", undo=self.cleanup)
+        return self._transition(self.configure, "inactive", undo=self._clean_up)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         done = self._transition(self.activate, "active", undo=self.deactivate)
@@ -239,13 +256,13 @@ class SmacNode(LifecycleNode):
         return done
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        return self._transition(self.cleanup, "unconfigured")
+        return self._transition(self._clean_up, "unconfigured")
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         if self.diagnostics.state == "active":
             self._transition(self.deactivate, "inactive")
         if self.diagnostics.state == "inactive":
-            self._transition(self.cleanup, "unconfigured")
+            self._transition(self._clean_up, "unconfigured")
         return TransitionCallbackReturn.SUCCESS
 
     def pause(self) -> float:

@@ -15,13 +15,11 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParametersAtomically
-from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import String
@@ -93,7 +91,6 @@ class EpisodeManagerNode(SmacNode):
         super().__init__("episode_manager", **arguments)
         self._conductor: Conductor | None = None
         self._thread: threading.Thread | None = None
-        self._made: list[tuple[Callable, Any]] = []  # what cleanup destroys, and how
 
     # Lifecycle
 
@@ -137,27 +134,23 @@ class EpisodeManagerNode(SmacNode):
         self._connect()
 
     def _connect(self) -> None:
-        def subscribe(kind: type, topic: str, callback: Callable, qos: Any) -> None:
-            made = self.create_subscription(kind, topic, callback, qos)
-            self._made.append((self.destroy_subscription, made))
-
-        self._markers = Node.create_publisher(self, String, "episode", reliable(100))
-        self._made.append((self.destroy_publisher, self._markers))
-        subscribe(String, "episode", self._on_episode, reliable(100))
-        subscribe(JointState, "reward", self._on_reward, reliable(1000))
-        subscribe(PointCloud2, "labelled_trajectories", self._on_labels, reliable(100))
-        subscribe(DiagnosticArray, "learner/progress", self._on_progress, latched())
+        self._markers = self.own("publisher", String, "episode", reliable(100))
+        for kind, topic, callback, qos in (
+            (String, "episode", self._on_episode, reliable(100)),
+            (JointState, "reward", self._on_reward, reliable(1000)),
+            (PointCloud2, "labelled_trajectories", self._on_labels, reliable(100)),
+            (DiagnosticArray, "learner/progress", self._on_progress, latched()),
+        ):
+            self.own("subscription", kind, topic, callback, qos)
         for name in ("start", "pause", "stop"):
-            made = self.create_service(Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
-            self._made.append((self.destroy_service, made))
+            self.own("service", Trigger, f"~/{name}", getattr(self, f"_on_{name}"))
         self._robot = []  # clients (rclpy's Node has _clients of its own)
         if self.setting("reset") == "service":
             robot = self.setting("robot")
             set_service = f"{robot}/set_parameters_atomically"
-            self._set = self.create_client(SetParametersAtomically, set_service)
-            self._reset = self.create_client(Trigger, f"{robot}/reset")
+            self._set = self.own("client", SetParametersAtomically, set_service)
+            self._reset = self.own("client", Trigger, f"{robot}/reset")
             self._robot = [self._set, self._reset]
-            self._made += [(self.destroy_client, client) for client in self._robot]
 
     def activate(self) -> None:
         if self.setting("start"):
@@ -167,11 +160,6 @@ class EpisodeManagerNode(SmacNode):
         self._conductor.order(halt=True)
         if self._thread is not None:
             self._thread.join(PARTING)
-
-    def cleanup(self) -> None:
-        for destroy, made in self._made:
-            destroy(made)
-        self._made.clear()
 
     # What is heard
 

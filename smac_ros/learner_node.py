@@ -75,7 +75,6 @@ class LearnerNode(SmacNode):
         self._wake, self._stop = threading.Event(), threading.Event()
         self._save_wanted, self._saved = threading.Event(), threading.Event()
         self._failed = ""
-        self._entities: list[tuple[Any, Any]] = []  # what cleanup destroys, and how
         self._sequences: dict[int, tuple[int, int]] = {}  # session -> last (sequence, episode)
         self._received = {"trajectories": 0, "transitions": 0}
         self._state = WAITING
@@ -86,11 +85,11 @@ class LearnerNode(SmacNode):
 
     def configure(self) -> None:
         self._open()
-        self._weights = self._own("publisher", UInt8MultiArray, "weights", latched())
-        self._progress = self._own("publisher", DiagnosticArray, "learner/progress", latched())
-        self._own("subscription", PointCloud2, TOPIC, self._receive, reliable(100))
-        self._own("service", Trigger, "~/save", self._on_save)
-        self._own("timer", 1.0, self._while_updating)
+        self._weights = self.own("publisher", UInt8MultiArray, "weights", latched())
+        self._progress = self.own("publisher", DiagnosticArray, "learner/progress", latched())
+        self.own("subscription", PointCloud2, TOPIC, self._receive, reliable(100))
+        self.own("service", Trigger, "~/save", self._on_save)
+        self.own("timer", 1.0, self._while_updating)
 
     def activate(self) -> None:
         if self._failed or self._training is None:
@@ -110,15 +109,7 @@ class LearnerNode(SmacNode):
             self._thread = None
 
     def cleanup(self) -> None:
-        for destroy, entity in self._entities:
-            destroy(entity)
-        self._entities.clear()
         self._training = None
-
-    def _own(self, kind: str, *arguments: Any) -> Any:
-        entity = getattr(self, f"create_{kind}")(*arguments)
-        self._entities.append((getattr(self, f"destroy_{kind}"), entity))
-        return entity
 
     def _open(self) -> None:
         """The run, begun or resumed."""

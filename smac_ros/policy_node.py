@@ -5,7 +5,6 @@ Topics, services and parameters: doc/nodes.md. What it does with them: ``policy`
 
 import time
 from array import array
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,6 @@ class PolicyNode(SmacNode):
         self.policy: Policy | None = None  # while configured
         self._receiver: WeightsReceiver | None = None
         self._active = False
-        self._made: list[tuple[Callable, Any]] = []  # what cleanup destroys, and how
         self._rounds: list[Any] = []  # timers (rclpy's Node has _timers of its own)
         self._awake, self._rehearsed = 0.0, 0.0
         self.add_post_set_parameters_callback(self._on_parameters)
@@ -90,8 +88,8 @@ class PolicyNode(SmacNode):
         present = self._load(self.setting("checkpoint"))
         warn = self.diagnostics.count
         self._receiver = WeightsReceiver(contract, warn, self._wake, present)
-        self._ends = self._own("publisher", String, "episode", reliable(100))
-        self._posteriors = self._own("publisher", Float64MultiArray, "posterior", latched())
+        self._ends = self.own("publisher", String, "episode", reliable(100))
+        self._posteriors = self.own("publisher", Float64MultiArray, "posterior", latched())
         classes = {command.type: message_class(command.type) for command in contract.actions}
         qos = reliable(10 if lockstep else 1)
         self.policy = Policy(
@@ -132,18 +130,18 @@ class PolicyNode(SmacNode):
         for index, stream in enumerate(contract.observations):
             callback = partial(self._on_observation, index, stream.time == "header")
             kind = message_class(stream.type)
-            self._own("subscription", kind, stream.topic, callback, stream_qos)
+            self.own("subscription", kind, stream.topic, callback, stream_qos)
         if (reward := contract.reward) is not None:
             callback = partial(self._on_reward, reward.time == "header")
-            self._own(
+            self.own(
                 "subscription", message_class(reward.type), reward.topic, callback, stream_qos
             )
         labelled = "labelled_trajectories"
-        self._own("subscription", String, "episode", self._on_marker, reliable(100))
-        self._own("subscription", PointCloud2, labelled, self._on_labels, reliable(100))
-        self._own("subscription", UInt8MultiArray, "weights", self._receiver.receive, latched())
+        self.own("subscription", String, "episode", self._on_marker, reliable(100))
+        self.own("subscription", PointCloud2, labelled, self._on_labels, reliable(100))
+        self.own("subscription", UInt8MultiArray, "weights", self._receiver.receive, latched())
         for name in ("start", "stop", "reset_context"):
-            self._own("service", Trigger, f"~/{name}", partial(self._serve, name))
+            self.own("service", Trigger, f"~/{name}", partial(self._serve, name))
 
     def _show(self) -> None:
         """The values on /diagnostics."""
@@ -164,11 +162,6 @@ class PolicyNode(SmacNode):
             limited_values=lambda: policy.writer.limited,
             repeated_answers=lambda: policy.repeated,
         )
-
-    def _own(self, kind: str, *arguments: Any) -> Any:
-        made = getattr(self, f"create_{kind}")(*arguments)
-        self._made.append((getattr(self, f"destroy_{kind}"), made))
-        return made
 
     def activate(self) -> None:
         self._active, policy = True, self.policy
@@ -195,9 +188,6 @@ class PolicyNode(SmacNode):
             self.diagnostics.clear(fault)
 
     def cleanup(self) -> None:
-        while self._made:
-            destroy, made = self._made.pop()
-            destroy(made)
         if self._receiver is not None:
             self._receiver.close()
         self._receiver = self.policy = None

@@ -267,6 +267,7 @@ class Job:
         total = many * (settings.exploration_trajectories + settings.adapted_trajectories)
         drawn = self._random.choice(len(self.train), many, replace=many > len(self.train))
         done: list[Played] = []
+        lost: set[int] = set()  # episodes whose labels are waited for no more
 
         def play(episodes: list[Episode]) -> list[Played]:
             played = []
@@ -290,12 +291,12 @@ class Job:
                 explored, adapted = practice_episodes(settings, scene, task, place, group)
                 played = play(explored)
                 if adapted:
-                    self._label(play, explored, played)
+                    lost.update(self._label(play, explored, played))
                     play(adapted)
 
             self._together(share)
-        missing = self.stage.await_labels(done)
-        if len(missing) == len(done):
+        kept = [one for one in done if one.begin.id not in lost]
+        if len(self.stage.await_labels(kept)) == len(kept):
             raise JobFailed("no episode of this iteration was labelled: see the labeler's log")
         self.stage.await_learner()
 
@@ -307,8 +308,8 @@ class Job:
             self.stage.say(f"{lost}: its context is made anew", now=True)
             return play(next(self.groups))
 
-    def _label(self, play: Any, explored: list[Episode], played: list[Played]) -> None:
-        """Wait for the labels that the posterior needs, playing again what never gets any."""
+    def _label(self, play: Any, explored: list[Episode], played: list[Played]) -> set[int]:
+        """Wait for the labels that the posterior needs; play again what never gets any: those."""
         lost = self.stage.await_labels(played)
         if lost:
             numbers = [i for i, one in enumerate(played) if one.begin.id in lost]
@@ -318,6 +319,7 @@ class Job:
             ]
             if self.stage.await_labels(play(again)):
                 raise JobFailed(f"{len(lost)} episodes were not labelled, nor were their repeats")
+        return lost
 
     def _test(self, name: str) -> None:
         """Explore with true rewards, infer the task, score the last episode."""

@@ -89,7 +89,6 @@ class RewardLabelerNode(SmacNode):
 
     def __init__(self, **arguments: Any):
         super().__init__("reward_labeler", **arguments)
-        self._entities: list[tuple[Any, Any]] = []  # what cleanup destroys, and how
         self._receiver: WeightsReceiver | None = None
         self._active = self._whole = False  # whole: some episode waits for samples alone
         self._sequence = self._labelled = 0
@@ -106,12 +105,12 @@ class RewardLabelerNode(SmacNode):
             contract.require_lockstep()
         self._load()
         self._reader = CommandReader(contract)
-        self._publisher = self._own(
+        self._publisher = self.own(
             "publisher", PointCloud2, "labelled_trajectories", reliable(100)
         )
         lossless = reliable(100) if self.setting("clock") == "lockstep" else sensor(100)
         for index, stream in enumerate(contract.observations):
-            self._own(
+            self.own(
                 "subscription",
                 message_class(stream.type),
                 stream.topic,
@@ -119,19 +118,17 @@ class RewardLabelerNode(SmacNode):
                 lossless,
             )
         for index, command in enumerate(contract.actions):
-            self._own(
+            self.own(
                 "subscription",
                 message_class(command.type),
                 command.topic,
                 lambda message, index=index: self._on_command(index, message),
                 reliable(100),
             )
-        self._own("subscription", String, "episode", self._on_episode, reliable(100))
-        self._own("subscription", UInt8MultiArray, "weights", self._receiver.receive, latched())
+        self.own("subscription", String, "episode", self._on_episode, reliable(100))
+        self.own("subscription", UInt8MultiArray, "weights", self._receiver.receive, latched())
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._entities.append(
-            (self.destroy_timer, self.create_timer(POLL, self._on_timer, clock=steady))
-        )
+        self.own("timer", POLL, self._on_timer, clock=steady)
         self.diagnostics.show(
             labelled_trajectories=lambda: self._labelled,
             labelled_reward=lambda: f"{self._sum / max(self._count, 1):.4f}",
@@ -186,17 +183,9 @@ class RewardLabelerNode(SmacNode):
         self._active = False
 
     def cleanup(self) -> None:
-        for destroy, entity in self._entities:
-            destroy(entity)
-        self._entities.clear()
         if self._receiver is not None:
             self._receiver.close()
             self._receiver = None
-
-    def _own(self, kind: str, *arguments: Any) -> Any:
-        entity = getattr(self, f"create_{kind}")(*arguments)
-        self._entities.append((getattr(self, f"destroy_{kind}"), entity))
-        return entity
 
     # Samples
 

@@ -85,7 +85,6 @@ class SimulationNode(SmacNode):
         self.env: gymnasium.Env | None = None
         self.header = Header()
         self.stamp = 0
-        self._made: list[tuple[Any, Any]] = []  # (destroy, what), in the order of making
         self._outputs: list[tuple[Any, Any]] = []
         self._active = self._ended = False
         self._outcome: tuple[float, float, float] | None = None
@@ -148,8 +147,7 @@ class SimulationNode(SmacNode):
         self._reward.header.stamp = self.header.stamp
         self._reward_publisher = self.publisher(JointState, "reward")
         self.make_outputs()
-        service = self.create_service(Trigger, "~/reset", self._on_reset)
-        self._made.append((self.destroy_service, service))
+        self.own("service", Trigger, "~/reset", self._on_reset)
 
     def _prepare_commands(self) -> None:
         contract = self._contract
@@ -165,19 +163,17 @@ class SimulationNode(SmacNode):
         self._held = np.isnan(zero)
         self._values = self._rest.copy()
         for index, command in enumerate(contract.actions):
-            subscription = self.create_subscription(
+            self.own(
+                "subscription",
                 message_class(command.type),
                 command.topic,
                 lambda message, index=index: self._on_command(index, message),
                 reliable(10),
             )
-            self._made.append((self.destroy_subscription, subscription))
 
     def publisher(self, kind: type, topic: str, qos: Any = None) -> Any:
-        """A publisher that ``cleanup`` destroys."""
-        made = self.create_publisher(kind, topic, qos or reliable(10))
-        self._made.append((self.destroy_publisher, made))
-        return made
+        """A publisher of the robot's."""
+        return self.own("publisher", kind, topic, qos or reliable(10))
 
     def output(self, topic: str, message: Any) -> Any:
         """Publish ``message`` on ``topic`` at every step; its header becomes the common one."""
@@ -200,9 +196,6 @@ class SimulationNode(SmacNode):
             self.destroy_timer(self._timer)
 
     def cleanup(self) -> None:
-        while self._made:
-            destroy, what = self._made.pop()
-            destroy(what)
         self._outputs.clear()
         if self.env is not None:
             self.env.close()

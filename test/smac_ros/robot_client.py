@@ -103,10 +103,12 @@ class Client:
 
 
 def sawyer(ros, namespace=None, **parameters):
-    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    values = {"clock": "lockstep"} | parameters
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
     return ros.start(SawyerSimNode(namespace=namespace, parameter_overrides=overrides))
 
 
 def mujoco(ros, **parameters):
-    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    values = {"clock": "lockstep"} | parameters
+    overrides = [Parameter(name, value=value) for name, value in values.items()]
     return ros.start(MujocoSimNode(parameter_overrides=overrides))

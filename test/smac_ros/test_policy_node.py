@@ -484,7 +484,7 @@ def test_bad_weights_are_refused_and_named(robot):
     small = {"policy_hidden": [8]}
     other = CONTRACT.format(trigger="all").replace("rate: 20.0", "rate: 10.0")
     cases = [
-        (make_agent(), {"version": 1}, "version: found 1; expected above 1"),
+        (make_agent(), {"version": 0}, "version: found 0; expected above 1"),
         (make_agent(), {"version": "2"}, "version: found '2'; expected int"),
         (make_agent(), {"domain": "walker"}, "domain: found walker; expected bench"),
         (make_agent(), {"action_dim": 3}, "action_dim: found 3; expected 2"),
