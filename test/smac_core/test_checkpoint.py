@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -91,28 +92,33 @@ def test_prune_keeps_the_newest_by_order_not_by_name(run: Path):
 # --- failures while writing
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """The kernel refuses writes beyond 2 KB, as it would on a full disk (with another number)."""
+    """The kernel refuses writes beyond 2 KB, as it would on a full disk (with another number).
+
+    No longer than for one call: pytest's own output may go to a file.
+    """
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.parametrize("name", ["step_1", "step_2"])
-def test_no_room_for_the_tensors(run: Path, name: str, small_files: None):
-    with pytest.raises(OSError, match="weights") as caught:
+def test_no_room_for_the_tensors(run: Path, name: str):
+    with pytest.raises(OSError, match="weights") as caught, small_files():
         checkpoint.save(run / name, TENSORS, STATE)
     assert caught.value.errno == errno.EFBIG
     assert_usable(run, "step_1")
 
 
 @pytest.mark.parametrize("name", ["step_1", "step_2"])
-def test_no_room_for_the_state(run: Path, name: str, small_files: None):
-    with pytest.raises(OSError) as caught:
+def test_no_room_for_the_state(run: Path, name: str):
+    with pytest.raises(OSError) as caught, small_files():
         checkpoint.save(run / name, {}, {"text": "x" * 5000})
     assert caught.value.errno == errno.EFBIG
     assert_usable(run, "step_1")
