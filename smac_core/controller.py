@@ -4,6 +4,7 @@ Random numbers come in the order of ``training.rollout`` for a single episode, s
 a robot's topics can be compared with one in a training process, number for number.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -29,6 +30,11 @@ def check_sizes(agent: Agent, present: Agent) -> None:
     for name in found | expected:
         if found.get(name) != expected.get(name):
             raise ValueError(f"{name}: found {found.get(name)}; expected {expected.get(name)}")
+
+
+def finite(values: np.ndarray) -> bool:
+    """Whether all numbers are finite: their sum is. (Where it overflows, they are of no use.)"""
+    return math.isfinite(np.add.reduce(values))
 
 
 class Controller:
@@ -151,7 +157,7 @@ class Controller:
             raise ValueError(
                 f"observation: found shape {observation.shape}; expected {standardized.shape}"
             )
-        if not np.isfinite(observation).all():
+        if not finite(observation):
             raise FloatingPointError(f"observation {observation.tolist()} is not finite")
         mean, deviation, least, largest = self._scales
         np.subtract(observation, mean, out=standardized)
@@ -161,7 +167,7 @@ class Controller:
         self.prepare()
         action = self._exactly() if self.exact else self._quickly()
         self._drawn = False
-        if not np.isfinite(action).all():
+        if not finite(action):
             found = f"action {action.tolist()} for observation {observation.tolist()}"
             raise FloatingPointError(f"{found} is not finite")
         return action

@@ -5,6 +5,7 @@ Use them through ``smac_ros.contract``.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ class CommandWriter:
         """
         if action.shape != self._scale.shape:
             raise ValueError(f"action has shape {action.shape}, expected {self._scale.shape}")
-        if not np.isfinite(action).all():
+        if not math.isfinite(np.add.reduce(action)):
             raise ValueError(f"action is not finite: {action.tolist()}")
         wanted = np.multiply(action, self._scale, dtype=np.float64)
         wanted += self._offset
@@ -107,11 +108,11 @@ class CommandWriter:
         Raises:
             ValueError: numbers that are not finite.
         """
-        if not np.isfinite(values).all():
-            raise ValueError(f"command is not finite: {values.tolist()}")
+        numbers = values.tolist()
+        if not math.isfinite(sum(numbers)):
+            raise ValueError(f"command is not finite: {numbers}")
         np.copyto(self._last, values)
         self._sent = True
-        numbers = values.tolist()
         seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
         for message, writers, stamp in zip(
             self._messages, self._writers, self._stamps, strict=True

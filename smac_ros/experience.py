@@ -5,6 +5,7 @@ policy the observation as of now. Both follow the contract's alignment (doc/cont
 bit; numpy only, stamps are ns.
 """
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -414,7 +415,8 @@ class Snapshot:
                 return Fault(kind, stream.topic, _age(tick, stamp))
         with np.errstate(over="ignore"):
             np.copyto(out, self._row, casting="same_kind")
-        if not np.isfinite(out, out=self._finite).all():
+        finite = math.isfinite(np.add.reduce(out))  # so is every one of them
+        if not finite and not np.isfinite(out, out=self._finite).all():
             stream = next(
                 s for s in self._streams if not self._finite[s.start : s.start + s.width].all()
             )

@@ -239,7 +239,7 @@ class Policy:
                 if not self.lockstep:  # rewards may take their time
                     self.send_safe()
             self._finish_if_complete()
-        elif not self.waits_for:
+        elif episode.started or not self.waits_for:
             self._act(episode, tick)
         self._show_posterior()
 
