@@ -295,35 +295,9 @@ else exec "{sys.executable}" "$@"; fi""",
     assert (checkout / "calls").read_text().split() == ["venv", "pip", "venv", "pip"]
 
 
-def test_setup_does_nothing_when_nothing_has_changed(checkout: Path):
-    bin_ = checkout / "bin"
-    fake(
-        bin_,
-        "python3.12",
-        f"""
-if [ "$1 $2" = "-m venv" ]; then
-  mkdir -p "$3/bin"; cp "$0" "$3/bin/python"
-elif [ "$1 $2" = "-m pip" ]; then
-  echo "${{@: -1}}" >> "{checkout}/calls"
-elif [[ "$2" = "import torch"* ]]; then :
-else exec "{sys.executable}" "$@"; fi""",
-    )
-
-    def run(**environment: str) -> list[str]:
-        done = set_up(checkout, SYSTEM, PYTHON=str(bin_ / "python3.12"), **environment)
-        assert done.returncode == 0, done.stderr
-        return (checkout / "calls").read_text().split()
-
-    assert run() == [".[ros,test]"]
-    assert run() == [".[ros,test]"]
-    assert run(SMAC_EXTRAS="test,dev") == [".[ros,test]", ".[dev,ros,test]"]
-    assert len(run()) == 2  # dev stays: no taking turns
-    (checkout / "constraints.txt").write_text("# changed\n")
-    assert len(run()) == 3
-
-
-def test_setup_leaves_ros_to_a_sourced_installation(checkout: Path):
-    """Its libraries and those of the wheels would get mixed up in one process."""
+@pytest.fixture
+def notes_pip(checkout: Path) -> str:
+    """A python that writes what pip was to install to the file "calls" instead."""
     fake(
         checkout / "bin",
         "python3.12",
@@ -335,6 +309,24 @@ elif [ "$1 $2" = "-m pip" ]; then
 elif [[ "$2" = "import torch"* ]]; then :
 else exec "{sys.executable}" "$@"; fi""",
     )
-    python = str(checkout / "bin" / "python3.12")
-    assert set_up(checkout, SYSTEM, PYTHON=python, ROS_DISTRO="jazzy").returncode == 0
+    return str(checkout / "bin" / "python3.12")
+
+
+def test_setup_does_nothing_when_nothing_has_changed(checkout: Path, notes_pip: str):
+    def run(**environment: str) -> list[str]:
+        done = set_up(checkout, SYSTEM, PYTHON=notes_pip, **environment)
+        assert done.returncode == 0, done.stderr
+        return (checkout / "calls").read_text().split()
+
+    assert run() == [".[ros,test]"]
+    assert run() == [".[ros,test]"]
+    assert run(SMAC_EXTRAS="test,dev") == [".[ros,test]", ".[dev,ros,test]"]
+    assert len(run()) == 2  # dev stays: no taking turns
+    (checkout / "constraints.txt").write_text("# changed\n")
+    assert len(run()) == 3
+
+
+def test_setup_leaves_ros_to_a_sourced_installation(checkout: Path, notes_pip: str):
+    """Its libraries and those of the wheels would get mixed up in one process."""
+    assert set_up(checkout, SYSTEM, PYTHON=notes_pip, ROS_DISTRO="jazzy").returncode == 0
     assert (checkout / "calls").read_text().split() == [".[test]"]
