@@ -89,8 +89,8 @@ class Diagnostics:
 
     def open(self) -> None:
         """Start publishing, once a second."""
-        self._publisher = rclpy.node.Node.create_publisher(
-            self._node, DiagnosticArray, "/diagnostics", reliable(10)
+        self._publisher = self._node.create_publisher(
+            DiagnosticArray, "/diagnostics", reliable(10)
         )
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # also while a simulation's time stands
         self._timer = self._node.create_timer(1.0, self.publish, clock=steady)

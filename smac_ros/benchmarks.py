@@ -25,18 +25,19 @@ RATE = 100.0  # Hz
 PATIENCE = 30.0  # s for nodes to come up
 
 
-def bench_policy_latency(*, seconds: float) -> dict[str, Any]:
+def bench_policy_latency(*, seconds: float, wake: float | None = None) -> dict[str, Any]:
     """Observation message to command message at 100 Hz, policy node and echo node taking turns.
 
     The policy has the paper's network sizes, draws z at every step and samples its actions. Both
     figures are round trips seen by a third process. "inference" is the controller alone, back to
-    back: as in real time, and "exact" as in lockstep.
+    back: as in real time, and "exact" as in lockstep. ``wake``: the policy's parameter.
     """
     config = load_config("sawyer", "paper")
     contract = load_contract("latency")
     torch.set_num_threads(1)  # as in the nodes
     agent = Agent(contract.observation_dim, contract.action_dim, config.networks).eval()
-    with _nodes(("policy_node", {"contract": "latency"}), ("echo_node", {})):
+    parameters = {"contract": "latency"} | ({} if wake is None else {"wake": float(wake)})
+    with _nodes(("policy_node", parameters), ("echo_node", {})):
         trips = _round_trips(agent, config, contract.text, seconds)
     for name, exact in (("inference", False), ("inference, exact", True)):
         trips[name] = _inference(Controller(agent, exact=exact), seconds / 5)

@@ -50,6 +50,9 @@ def up(
 @bench_app.command("policy_latency")
 def bench_policy_latency(
     seconds: Annotated[float, typer.Option(help="At 100 Hz.", min=2.0)] = 20.0,
+    wake: Annotated[
+        float | None, typer.Option(help="The policy's parameter wake; default: its own.", min=0)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Observation message to command message at 100 Hz, beside a node that only echoes.
@@ -58,7 +61,7 @@ def bench_policy_latency(
     """
     from smac_ros.benchmarks import bench_policy_latency
 
-    _report(bench_policy_latency(seconds=seconds), as_json)
+    _report(bench_policy_latency(seconds=seconds, wake=wake), as_json)
 
 
 @bench_app.command("lockstep")

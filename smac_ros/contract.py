@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from smac_core.config import config_directory
+from smac_core.config import Environment, config_directory
 from smac_core.errors import InputError
 from smac_ros.contract_commands import CommandReader, CommandWriter
 from smac_ros.contract_schema import Action, ContractFile, Observation, Reward, parse
 from smac_ros.message_paths import MessageError, Reader, compile_reader, leaves
-from smac_ros.message_types import has_header, message_class, stamp_ns
+from smac_ros.message_types import has_header, message_class
 
 __all__ = [
     "Command",
@@ -29,7 +29,6 @@ __all__ = [
     "load_contract",
     "message_class",
     "require_same",
-    "stamp_ns",
 ]
 
 
@@ -270,6 +269,23 @@ class Contract:
         other.columns("action_names", action_names)
         other.value("rate", float(rate))
         mine.require_equal(other, source)
+
+    def check_run(self, environment: Environment, stored: str | None, source: str | Path) -> None:
+        """Raise InputError unless a run is of this contract's robot.
+
+        Args:
+            environment: of the run's configuration.
+            stored: the contract's text that the run's data came with, if they did.
+        """
+        self.check_domain(
+            environment.observation_names,
+            environment.observation_units,
+            environment.action_names,
+            environment.rate,
+            source,
+        )
+        if stored is not None:
+            self.require_match(stored, source)
 
     def require_match(self, other_text: str, source: str | Path) -> None:
         """``require_same(self, other_text, source)``."""

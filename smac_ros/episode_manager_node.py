@@ -63,9 +63,7 @@ class EpisodeManagerNode(SmacNode):
             "meta_test",
             "both",
             "Test on held-out tasks before or after practice.",
-            None,
-            None,
-            ("none", "before", "after", "both"),
+            choices=("none", "before", "after", "both"),
         ),
         Parameter("meta_test_tasks", 0, "0: all; fewer keep behaviours mixed.", 0, MANY),
         Parameter("meta_test_repeats", 1, "Of each task; 0: as configured.", 0, MANY),
@@ -111,9 +109,8 @@ class EpisodeManagerNode(SmacNode):
             repeats=setting("meta_test_repeats"),
             horizon=setting("horizon"),
         )
-        robot, source = self._config.environment, setting("checkpoint") or "the shipped run"
-        names = (robot.observation_names, robot.observation_units, robot.action_names)
-        self._contract.check_domain(*names, robot.rate, source)
+        source = setting("checkpoint") or "the shipped run"
+        self._contract.check_run(self._config.environment, None, source)
         self._train = load_tasks(self._config.tasks.train)
         self._test = load_tasks(self._config.tasks.test)
         self._conductor = Conductor(

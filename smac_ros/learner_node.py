@@ -22,7 +22,7 @@ from smac_core.config import parse_config
 from smac_core.errors import InputError
 from smac_core.training.metrics import MetricLogger
 from smac_core.training.online import PHASE, OnlineTraining, open_run
-from smac_core.training.run import identity, pretrained_directory, resolve_device
+from smac_core.training.run import SHIPPED, identity, resolve_device, run_folder
 from smac_ros.base_node import Parameter, SmacNode, latched, reliable, run
 from smac_ros.contract import load_contract
 from smac_ros.messages import Trajectory, pack_weights, unpack_trajectory
@@ -115,10 +115,9 @@ class LearnerNode(SmacNode):
         """The run, begun or resumed."""
         if threads := self.setting("threads"):
             torch.set_num_threads(threads)
-        given, folder = self.setting("checkpoint"), self.setting("run")
-        dataset = self.setting("dataset")
-        shipped = given in ("", "shipped")
-        source = pretrained_directory() / "sawyer" if shipped else Path(given)
+        folder, dataset = self.setting("run"), self.setting("dataset")
+        given = self.setting("checkpoint")
+        source = run_folder(given)
         if folder:
             directory = Path(folder)
         else:
@@ -128,7 +127,7 @@ class LearnerNode(SmacNode):
         resumed = (begun / "latest").exists()
         self._check_contract(begun if resumed else source / "offline" / "checkpoints")
         state = open_run(
-            None if resumed and shipped else source,
+            None if resumed and given in SHIPPED else source,
             directory,
             device=resolve_device(self.setting("device")),
             dataset_path=Path(dataset) if dataset else None,
@@ -154,16 +153,8 @@ class LearnerNode(SmacNode):
         if not self.setting("contract"):
             return
         contract, state = load_contract(self.setting("contract")), checkpoint.load_state(folder)
-        environment = parse_config(state["config"], str(folder)).environment
-        contract.check_domain(
-            environment.observation_names,
-            environment.observation_units,
-            environment.action_names,
-            environment.rate,
-            folder,
-        )
-        if state["contract"] is not None:
-            contract.require_match(state["contract"], folder)
+        config = parse_config(state["config"], str(folder))
+        contract.check_run(config.environment, state["contract"], folder)
 
     # Callbacks
 

@@ -7,7 +7,7 @@ import importlib
 import re
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 ANY_LENGTH = 0
 _TYPE = re.compile(r"[A-Za-z]\w*/msg/[A-Za-z]\w*")
@@ -74,12 +74,6 @@ def message_class(type_name: str) -> type:
 def has_header(type_name: str) -> bool:
     """Whether messages of the type carry a stamp of their own; raises PathError."""
     return fields(type_name).get("header") == FieldType("std_msgs/msg/Header")
-
-
-def stamp_ns(message: Any) -> int:
-    """``message.header.stamp`` in ns."""
-    stamp = message.header.stamp
-    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 @lru_cache(maxsize=1)

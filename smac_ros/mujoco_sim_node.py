@@ -8,9 +8,8 @@ import gymnasium
 from sensor_msgs.msg import JointState
 
 from smac_core.errors import InputError
-
-from .base_node import Parameter, run
-from .simulation_node import SimulationNode, simulation_parameters
+from smac_ros.base_node import Parameter, run
+from smac_ros.simulation_node import SimulationNode, simulation_parameters
 
 SLIDE, HINGE = 2, 3  # MuJoCo's mjtJoint: joints of one number, as a JointState has them
 

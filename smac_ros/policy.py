@@ -306,8 +306,9 @@ class Policy:
     def rehearse(self) -> None:
         """Act on the newest observation without effect, so that all it takes is in the caches.
 
-        What has slept for a few milliseconds runs three to ten times as slowly as what has just
-        run. The understudy has the same weights, and random numbers and messages of its own.
+        What has slept for a few milliseconds runs much more slowly than what has just run
+        (``smac bench policy_latency --wake 0``). The understudy has the same weights, and random
+        numbers and messages of its own.
         """
         if self._tick is None or self._snapshot.at(self._tick, self._observation) is not None:
             return

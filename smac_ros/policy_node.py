@@ -6,7 +6,6 @@ Topics, services and parameters: doc/nodes.md. What it does with them: ``policy`
 import time
 from array import array
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from std_srvs.srv import Trigger
 from smac_core.controller import LATENTS
 from smac_core.errors import InputError
 from smac_core.networks import Gaussian
-from smac_core.training.run import load_agent, pretrained_directory
+from smac_core.training.run import load_agent, run_folder
 from smac_ros.base_node import SPIN, Parameter, SmacNode, latched, reliable, run, sensor
 from smac_ros.command_topics import CommandTopics
 from smac_ros.contract import load_contract, message_class
@@ -113,16 +112,10 @@ class PolicyNode(SmacNode):
         """The agent of a checkpoint that fits the contract."""
         if not name:
             return None
-        folder = Path(name)
-        if name == "shipped":
-            folder = pretrained_directory() / self._contract.domain
+        folder = run_folder(name, self._contract.domain)
         there = [phase for phase in PHASES if (folder / phase / "checkpoints").exists()]
         agent, config, state = load_agent(folder, self.setting("phase") or (there or PHASES)[0])
-        robot = config.environment
-        names = (robot.observation_names, robot.observation_units, robot.action_names)
-        self._contract.check_domain(*names, robot.rate, folder)
-        if state["contract"] is not None:
-            self._contract.require_match(state["contract"], folder)
+        self._contract.check_run(config.environment, state["contract"], folder)
         return Weights(agent.requires_grad_(False), 0, "")
 
     def _listen(self, stream_qos: Any) -> None:

@@ -6,14 +6,13 @@ episodes (``episode_manager_node``) is its ``Stage``.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from smac_core import checkpoint
 from smac_core.config import Config, Evaluation, SelfSupervised, parse_config
-from smac_core.training.run import pretrained_directory
+from smac_core.training.run import run_folder
 from smac_ros.messages import Begin, End
 from smac_ros.scores import Score, Scores
 
@@ -46,9 +45,7 @@ def run_configuration(
     Raises:
         InputError: no such run, or no checkpoint of its offline phase.
     """
-    shipped = run in ("", "shipped")
-    folder = pretrained_directory() / "sawyer" if shipped else Path(run)
-    place = checkpoint.find(folder / "offline" / "checkpoints")
+    place = checkpoint.find(run_folder(run) / "offline" / "checkpoints")
     config = parse_config(checkpoint.load_state(place)["config"], str(place / checkpoint.STATE))
     practice, environment, evaluation = {}, {}, {}
     if tasks_per_iteration:

@@ -20,7 +20,7 @@ from std_msgs.msg import String, UInt8MultiArray
 from smac_core.errors import InputError
 from smac_core.training.labelling import Labeler
 from smac_core.training.rollout import Trajectories
-from smac_core.training.run import load_agent, load_dataset, pretrained_directory
+from smac_core.training.run import load_agent, load_dataset, run_folder
 from smac_ros.base_node import Parameter, SmacNode, latched, reliable, run, sensor
 from smac_ros.contract import (
     Command,
@@ -138,24 +138,14 @@ class RewardLabelerNode(SmacNode):
 
     def _load(self) -> None:
         """Agent and histories."""
-        given, dataset = self.setting("checkpoint"), self.setting("dataset")
-        shipped = given in ("", "shipped")
-        folder = pretrained_directory() / self._contract.domain if shipped else Path(given)
+        dataset = self.setting("dataset")
+        folder = run_folder(self.setting("checkpoint"), self._contract.domain)
         phase = self.setting("phase")
         if not phase:
             trained = (folder / "self_supervised" / "checkpoints" / "latest").exists()
             phase = "self_supervised" if trained else "offline"
         agent, config, state = load_agent(folder, phase)
-        environment = config.environment
-        self._contract.check_domain(
-            environment.observation_names,
-            environment.observation_units,
-            environment.action_names,
-            environment.rate,
-            folder,
-        )
-        if state["contract"] is not None:
-            self._contract.require_match(state["contract"], folder)
+        self._contract.check_run(config.environment, state["contract"], folder)
         histories = load_dataset(folder, state, Path(dataset) if dataset else None)
         self._labeler = Labeler(
             agent,

@@ -14,10 +14,9 @@ from sim.sawyer.arm import ASSETS, JOINT_NAMES
 from sim.sawyer.environment import SawyerEnv
 from sim.sawyer.scene import CONTROL_PERIOD
 from sim.sawyer.tasks import validate
-
-from .base_node import latched, reliable, run
-from .sawyer_view import SceneMarkers, link_transforms, set_pose
-from .simulation_node import SimulationNode, simulation_parameters
+from smac_ros.base_node import latched, reliable, run
+from smac_ros.sawyer_view import SceneMarkers, link_transforms, set_pose
+from smac_ros.simulation_node import SimulationNode, simulation_parameters
 
 ABSENT = ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))  # pose of what the task does not have
 

@@ -9,8 +9,9 @@ A subclass makes the world, a Gymnasium environment, and fills the messages that
 
 import json
 import time
+from abc import ABC, abstractmethod
 from array import array
-from math import isfinite
+from math import isclose, isfinite
 from typing import Any
 
 import gymnasium
@@ -22,10 +23,9 @@ from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from smac_core.errors import InputError
-
-from .base_node import Parameter, SmacNode, reliable
-from .contract import CommandReader, MessageError, load_contract, message_class
-from .messages import SECOND, set_stamp, stamp_ns
+from smac_ros.base_node import Parameter, SmacNode, reliable
+from smac_ros.contract import CommandReader, MessageError, load_contract, message_class
+from smac_ros.messages import SECOND, set_stamp, stamp_ns
 
 LOCKSTEP, REAL_TIME = "lockstep", "real_time"
 START = SECOND  # ns, the first stamp of a clock of the simulation's own
@@ -66,7 +66,7 @@ def simulation_parameters(contract: str) -> tuple[Parameter, ...]:
     )
 
 
-class SimulationNode(SmacNode):
+class SimulationNode(SmacNode, ABC):
     """Topics: see doc/simulated_robots.md.
 
     A subclass implements ``make_world``, ``make_outputs``, ``fill`` and ``check_task``, and may
@@ -94,21 +94,21 @@ class SimulationNode(SmacNode):
 
     # What a subclass gives
 
+    @abstractmethod
     def make_world(self) -> tuple[gymnasium.Env, float]:
         """The environment and its control rate, Hz; raises InputError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_outputs(self) -> None:
         """Make the messages that show the state, with ``output``, in the order of publishing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self) -> None:
         """Write the world's state into the messages; their stamp is set already."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check_task(self, task: Any) -> None:
         """Raise ValueError unless ``task`` (parsed JSON) is one of this world's."""
-        raise NotImplementedError
 
     def reset_world(self, seed: int, task: Any | None) -> None:
         """Begin an episode in ``task``, or in a drawn one; raises ValueError."""
@@ -134,7 +134,7 @@ class SimulationNode(SmacNode):
             ("rate", contract.rate, rate),
             ("number of actions", contract.action_dim, wanted),
         ):
-            if found != expected:
+            if not isclose(found, expected, rel_tol=1e-6):
                 raise InputError(contract.source, field, found, f"{expected}, as simulated")
         self._period = 1 / rate / self.setting("factor")  # s
         self._prepare_commands()

@@ -36,6 +36,7 @@ from smac_core.errors import InputError
 
 PHASES = ("offline", "self_supervised", "control", "true_rewards", "test_scenes")
 KEPT_CHECKPOINTS = 3
+SHIPPED = ("", "shipped")  # what asks for the run that is shipped
 
 
 @dataclass
@@ -310,6 +311,11 @@ def pretrained_directory() -> Path:
     raise InputError(
         "pretrained", "folder", f"none above {__file__}", "one: the installation is incomplete"
     )
+
+
+def run_folder(name: str, domain: str = "sawyer") -> Path:
+    """A run's folder; "" and "shipped" stand for the one of the domain that is shipped."""
+    return pretrained_directory() / domain if name in SHIPPED else Path(name)
 
 
 def load_agent(

@@ -25,8 +25,8 @@ from smac_ros.message_types import (
     fields,
     has_header,
     message_class,
-    stamp_ns,
 )
+from smac_ros.messages import stamp_ns
 
 
 def read(type_name, path, message):
@@ -132,7 +132,7 @@ class TestReading:
         assert seconds < 10e-6
 
     def test_stamp(self):
-        assert stamp_ns(pose(0.0, 0.0, 0.0, 12_000_000_345)) == 12_000_000_345
+        assert stamp_ns(pose(0.0, 0.0, 0.0, 12_000_000_345).header.stamp) == 12_000_000_345
 
 
 class TestMessagesThatLackSomething:
