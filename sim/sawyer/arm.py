@@ -143,8 +143,11 @@ class Arm:
         posture += lean + jacobian.T @ step
         return np.minimum(np.maximum(posture, self._lower), self._upper)
 
-    def command(self, action: list[float]) -> None:
-        """Set the motors for `action`: three increments and the gripper, each in [-1, 1]."""
+    def command(self, action: list[float]) -> tuple[float, float, float]:
+        """Set the motors for `action`: three increments and the gripper, each in [-1, 1].
+
+        Returns the end-effector's present position, m.
+        """
         site, quaternion = self._wrist()
         x, y, z = site
         low, high = WORKSPACE_LOW, WORKSPACE_HIGH
@@ -155,6 +158,7 @@ class Arm:
         )
         posture = self._posture_towards(target, site, quaternion)
         self._drive(posture.tolist(), OPEN * (1 - action[3]) / 2)
+        return site
 
     def _drive(self, posture: list[float], finger: float) -> None:
         pybullet.setJointMotorControlArray(

@@ -19,6 +19,7 @@ import copy
 import os
 import sys
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import gymnasium
@@ -74,20 +75,20 @@ class SawyerEnv(gymnasium.Env):
             validate(task)
             self.task = copy.deepcopy(task)
         self.scene.reset(self.task)
-        observation, achieved = self._observe()
+        observation, achieved = self._judged(self.scene.observe())
         return observation, {"success": achieved, "behavior": self.task["behavior"]}
 
-    def step(
-        self, action: np.ndarray
-    ) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Apply `action` (4,) for one control period."""
         if self.task is None:
             raise RuntimeError("call reset before step")
-        self.scene.arm.command(self._checked(action))
-        self.scene.step()
-        observation, achieved = self._observe()
+        observation, achieved = self._judged(self.scene.step(self._checked(action)))
         info = {"success": achieved, "behavior": self.task["behavior"]}
         return observation, float(achieved) - 1.0, False, False, info
+
+    def step_engine(self) -> None:
+        """Physics of one control period and nothing else: what benchmarks compare `step` with."""
+        self.scene.advance()
 
     @staticmethod
     def _checked(action: np.ndarray) -> list[float]:
@@ -95,13 +96,12 @@ class SawyerEnv(gymnasium.Env):
         if array.shape != (4,):
             raise ValueError(f"action: found shape {array.shape}, expected (4,)")
         values = array.tolist()
-        if not all(value - value == 0.0 for value in values):  # NaN and infinity are not
+        if not all(map(isfinite, values)):
             raise ValueError(f"action: found {values}, expected four finite numbers")
         return [min(max(value, -1.0), 1.0) for value in values]
 
-    def _observe(self) -> tuple[np.ndarray, bool]:
+    def _judged(self, values: list[float]) -> tuple[np.ndarray, bool]:
         """The observation (13,) float32 and whether it shows the task's behavior achieved."""
-        values = self.scene.observe()
         achieved = success(self.task["behavior"], self.task, values)
         return np.array(values, dtype=np.float32), achieved
 

@@ -6,27 +6,42 @@ so that it starts the same to the last bit whatever happened before, and a prepa
 no more memory than the rest poses of its two loose bodies.
 
 Contacts of resting bodies would take a third of the time. So a loose body stays parked too, read
-and drawn at its rest pose, until the hand comes near or its drawer slides; from then on it is
-free for the rest of the episode.
+and drawn at its rest pose, until the hand comes near or its drawer slides; and again once the
+hand has gone without moving it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import combinations
 
 from .arm import ASSETS, WORKSPACE_HIGH, WORKSPACE_LOW, Arm
-from .behaviors import DRAWER_TRAVEL, HANDLE_REACH, PRESSED, STACK_X, STACK_Y, TABLE_Z, button_z
+from .behaviors import (
+    BUTTON,
+    DRAWER_TRAVEL,
+    HAND,
+    HANDLE_REACH,
+    LEGO,
+    OBJECT,
+    PRESSED,
+    STACK_X,
+    STACK_Y,
+    TABLE_Z,
+    button_z,
+)
 from .engine import pybullet
 from .tasks import SHAPES
 
 SUBSTEPS = 10  # of 1/240 s: control at 24 Hz
 TIME_STEP = 1 / 240  # s
 CONTROL_PERIOD = SUBSTEPS * TIME_STEP  # s
-SOLVER_ITERATIONS = 50  # half the time of 150 with furniture, and grasps as well; 20 does not
+# Half the time of 150 with furniture, and grasps as well; 20 does not. What would be faster does
+# harm: Bullet's exact solver (Dantzig) takes a fifth off a step and, pushing against furniture,
+# throws the arm across the room once in some thousand steps; a looser residual lets the arm sink.
+SOLVER_ITERATIONS = 50
 
 TABLE = (0.75, -0.2, TABLE_Z - 0.025)  # m, middle of its top's slab
 LOWER_DRAWER_Z, UPPER_DRAWER_Z = -0.34, -0.22  # m, of a drawer's origin
-LEGO = (0.59, STACK_Y, -0.34)  # m, y times side, with its drawer closed
+LEGO_REST = (0.59, STACK_Y, -0.34)  # m, y times side, with its drawer closed
 # of each shape's centre of mass (PyBullet's base position) above what it stands on, m
 REST_HEIGHT = {"teapot": 0.0235, "soap": 0.0205, "mug": 0.026, "car": 0.019, "vase": 0.02}
 BRAKE = 3.0  # N, holds the drawers and the button where they are left
@@ -41,9 +56,19 @@ FALL = 0.02  # m that a body brought back falls
 # How near the hand frees a waiting body, m: the largest body, the hand, whatever it pushes and
 # 0.033 m of motion fit in
 NEAR_SIDEWAYS, NEAR_ABOVE = 0.17, 0.14
+UNMOVED = 1e-4  # of a position, m, and of a quaternion; resting bodies creep by a third of it
 
 _UPRIGHT = (0.0, 0.0, 0.0, 1.0)
 _TURNED = {1: (0.0, 0.0, -(0.5**0.5), 0.5**0.5), -1: (0.0, 0.0, 0.5**0.5, 0.5**0.5)}
+
+
+def _lost(x: float, y: float, z: float) -> bool:
+    """Whether a loose body there, m, is out of the hand's reach."""
+    return not (
+        WORKSPACE_LOW[0] - MARGIN < x < WORKSPACE_HIGH[0] + MARGIN
+        and WORKSPACE_LOW[1] - MARGIN < y < WORKSPACE_HIGH[1] + MARGIN
+        and TABLE_Z - MARGIN < z < WORKSPACE_HIGH[2] + 2 * MARGIN
+    )
 
 
 class Scene:
@@ -147,7 +172,10 @@ class Scene:
         poses = {}
         if task["bottom_drawer"] is not None:
             slid = DRAWER_TRAVEL if task["bottom_drawer"]["open"] else 0.0
-            poses["lego"] = ((LEGO[0] + slid, LEGO[1] * task["side"], LEGO[2]), _UPRIGHT)
+            poses["lego"] = (
+                (LEGO_REST[0] + slid, LEGO_REST[1] * task["side"], LEGO_REST[2]),
+                _UPRIGHT,
+            )
         if task["object"] is not None:
             shape, (x, y) = task["object"]["shape"], task["object"]["position"]
             poses[shape] = ((x, y, TABLE_Z + REST_HEIGHT[shape] + 0.001), _UPRIGHT)
@@ -201,37 +229,69 @@ class Scene:
 
     # Running
 
-    def step(self) -> None:
-        """One control period of physics, then what the button and lost bodies call for."""
+    def step(self, action: list[float]) -> list[float]:
+        """One control period of physics, then what the button and lost bodies call for.
+
+        Takes four numbers in [-1, 1] and gives the observation, as `observe`.
+        """
+        hand = self.arm.command(action)
         if self._waiting:
-            self._free_near_hand()
-        for _ in range(SUBSTEPS):
-            pybullet.stepSimulation(physicsClientId=self.client)
+            self._free_near(hand)
+        self.advance()
+        seen = self.observe()
         task = self._task
         operable = task["button"] and task["bottom_drawer"] is not None and not self._sliding
-        if operable and self.joint("button") < -PRESSED:
+        if operable and seen[BUTTON] < self._button_z - PRESSED:
             self._slide_open()
-        for name in self._loose:
-            if name in self._waiting:
-                continue
-            (x, y, z), _ = self.pose(name)
-            if not (
-                WORKSPACE_LOW[0] - MARGIN < x < WORKSPACE_HIGH[0] + MARGIN
-                and WORKSPACE_LOW[1] - MARGIN < y < WORKSPACE_HIGH[1] + MARGIN
-                and TABLE_Z - MARGIN < z < WORKSPACE_HIGH[2] + 2 * MARGIN
-            ):
-                self._bring_back(name)
+        free = [name for name in self._loose if name not in self._waiting]
+        lost = [name for name in free if _lost(*seen[LEGO if name == "lego" else OBJECT])]
+        for name in lost:
+            self._bring_back(name)
+        if lost:
+            return self.observe()
+        for name in free:
+            if not self._near(seen[HAND], name) and self._unmoved(name):
+                self._park(name)
+        return seen
 
-    def _free_near_hand(self) -> None:
-        hx, hy, hz = self.arm.position()
+    def advance(self) -> None:
+        """One control period of physics."""
+        for _ in range(SUBSTEPS):
+            pybullet.stepSimulation(physicsClientId=self.client)
+
+    def _free_near(self, hand: Sequence[float]) -> None:
         for name in list(self._waiting):
-            x, y, z = self._start[name][0]
-            if (
-                abs(hx - x) < NEAR_SIDEWAYS
-                and abs(hy - y) < NEAR_SIDEWAYS
-                and hz - z < NEAR_ABOVE
-            ):
+            if self._near(hand, name):
                 self._free(name)
+
+    def _near(self, hand: Sequence[float], name: str) -> bool:
+        """Whether the hand could soon touch a loose body where it started."""
+        (x, y, z), _ = self._start[name]
+        return (
+            abs(hand[0] - x) < NEAR_SIDEWAYS
+            and abs(hand[1] - y) < NEAR_SIDEWAYS
+            and hand[2] - z < NEAR_ABOVE
+        )
+
+    def _unmoved(self, name: str) -> bool:
+        """Whether a free body lies where it started and nothing is about to carry it along."""
+        if self._gui or (name == "lego" and self._sliding):
+            return False
+        moved = (
+            abs(now - then) >= UNMOVED
+            for here, start in zip(self.pose(name), self._start[name], strict=True)
+            for now, then in zip(here, start, strict=True)
+        )
+        return not any(moved)
+
+    def _park(self, name: str) -> None:
+        """Let a body that the hand came near but did not move wait again."""
+        self._set_mass(name, 0.0)
+        self._set_pose(name, self._parking(name), _UPRIGHT)
+        pybullet.resetBaseVelocity(
+            self.bodies[name], (0, 0, 0), (0, 0, 0), physicsClientId=self.client
+        )
+        self._waiting.append(name)
 
     def _free(self, name: str) -> None:
         self._waiting.remove(name)
@@ -253,7 +313,7 @@ class Scene:
         """Drop a lost body where it started (the lego block: in its drawer) and home the arm."""
         (x, y, z), orientation = self._start[name]
         if name == "lego":
-            x = LEGO[0] + self.joint("bottom_drawer")
+            x = LEGO_REST[0] + self.joint("bottom_drawer")
         self._set_pose(name, (x, y, z + FALL), orientation)
         pybullet.resetBaseVelocity(
             self.bodies[name], (0, 0, 0), (0, 0, 0), physicsClientId=self.client

@@ -13,14 +13,14 @@ A task is a dict:
 Rebuild or verify the sets with ``python -m sim.sawyer.tasks --write`` or ``--check``.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import hypot, isfinite
 from pathlib import Path
 
 import numpy as np
+
+from sim import task_sets
 
 from .behaviors import DRAWER_TRAVEL, EIGHT, THREE, possible
 
@@ -208,29 +208,14 @@ def task_set(family: str = "three", name: str = "train") -> list[dict]:
     return json.loads(_set_path(family, name).read_text())
 
 
-def _text(tasks: list[dict]) -> str:
-    """One task a line, so that a difference between two versions reads task by task."""
-    return "[\n" + ",\n".join(json.dumps(task) for task in tasks) + "\n]\n"
+def _every_set() -> Iterator[tuple[Path, list[dict]]]:
+    for family in FAMILIES:
+        for name in SIZES:
+            yield _set_path(family, name), draw_set(family, name)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m sim.sawyer.tasks", description=__doc__)
-    choice = parser.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--check", action="store_true", help="compare the stored sets with theirs")
-    choice.add_argument("--write", action="store_true", help="draw the sets and store them")
-    write = parser.parse_args(arguments).write
-    differing = []
-    for family in FAMILIES:
-        for name in SIZES:
-            path, text = _set_path(family, name), _text(draw_set(family, name))
-            if write:
-                path.parent.mkdir(exist_ok=True)
-                path.write_text(text)
-            elif not path.exists() or path.read_text() != text:
-                differing.append(path.name)
-    for name in differing:
-        print(f"{name}: differs from what its seed draws; run --write", file=sys.stderr)
-    return bool(differing)
+    return task_sets.main("sim.sawyer.tasks", __doc__, _every_set(), arguments)
 
 
 if __name__ == "__main__":
