@@ -73,11 +73,11 @@ setup(
     ],
     zip_safe=False,
     install_requires=[
-        "gymnasium>=1.0",
+        "gymnasium>=1.1",
         "h5py>=3.10",
         "imageio>=2.31",
         "matplotlib>=3.8",
-        "mujoco>=3.1",
+        "mujoco>=3.3",
         "numpy>=1.26",
         "pillow>=10",
         "pybullet>=3.2.5",

@@ -37,15 +37,16 @@ class Standardizer(nn.Module):
         """
         if how == "none":
             return
-        every = np.concatenate(trajectories).astype(np.float64)
-        deviation = every.std(0)
+        counts = [len(t) for t in trajectories]  # no copy of all in float64: it may be large
+        mean = sum(t.sum(0, dtype=np.float64) for t in trajectories) / sum(counts)
+        squares = sum(((t - mean) ** 2).sum(0) for t in trajectories)
+        deviation = np.sqrt(squares / sum(counts))
         if how == "movement":
-            counts = [len(t) for t in trajectories]
             within = np.average([t.var(0, dtype=np.float64) for t in trajectories], 0, counts)
             within = np.sqrt(within)
             magnified = np.sqrt(deviation * within).clip(deviation / LARGEST_MAGNIFICATION)
             deviation = np.where(within > MOVES * deviation, magnified, deviation)
-        self.mean.copy_(torch.as_tensor(every.mean(0)))
+        self.mean.copy_(torch.as_tensor(mean))
         self.deviation.copy_(torch.as_tensor(deviation).clamp_min(SMALLEST_DEVIATION))
         self.largest.fill_(LARGEST_STANDARDIZED)
 
@@ -94,7 +95,7 @@ class Agent(nn.Module):
     ) -> Tensor:
         """Actions [n, da] for raw observations [n, ds] and z [n, dz]."""
         distribution = self.policy(self.standardizer(observations), z)
-        return distribution.mode if deterministic else distribution.sample(generator)[0]
+        return distribution.mode if deterministic else distribution.sample(generator)
 
     @torch.no_grad()
     def infer(

@@ -1,11 +1,30 @@
-"""The ``smac`` command's part that needs no ROS. Heavy imports wait until a command runs."""
+"""The ``smac`` command's part that needs no ROS.
 
-import json
+Heavy imports wait until a command runs, and torch until its arguments have been looked at: a
+mistake is answered within a second.
+"""
+
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from smac_core.benchmarks.cli import bench_app
+from smac_core.options import (
+    Device,
+    Json,
+    Minutes,
+    Phase,
+    Quiet,
+    RunFolder,
+    Seed,
+    Set,
+    Threads,
+    Workers,
+    print_json,
+    sitting,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,25 +34,20 @@ app = typer.Typer(
     help="SMAC: meta-train from data labelled once, improve from unlabelled practice.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look into dataset files, cut them.")
-bench_app = typer.Typer(no_args_is_help=True, help="Measure speed on this machine.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
-RunFolder = Annotated[Path, typer.Argument(help="A run's folder, as smac train made it.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.", min=0, max=2**32 - 1)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Threads = Annotated[int, typer.Option(help="CPU threads of torch; 0: torch's choice.", min=0)]
-Workers = Annotated[int, typer.Option(help="Simulation processes; 0: in this one.", min=0)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
-Set = Annotated[
-    list[str],
-    typer.Option("--set", help="Change the configuration: section.key=value. Repeatable."),
-]
-Phase = Annotated[
-    str | None,
-    typer.Option(help="offline, self_supervised, control, ...; default: the latest of two."),
-]
+# What ends in one line instead of a traceback: wrong inputs, and failures that are not the code's.
+# By name, as importing these to compare with would load what a mistake need not wait for.
+EXPECTED = {
+    "smac_core.errors.InputError",
+    "smac_core.config.ConfigError",
+    "gymnasium.error.Error",
+    "builtins.FloatingPointError",
+    "builtins.OSError",
+    "smac_core.training.environment_pool.EnvironmentPoolError",
+    "concurrent.futures.process.BrokenProcessPool",
+}
 
 
 def main(application: typer.Typer = app) -> None:
@@ -48,17 +62,8 @@ def main(application: typer.Typer = app) -> None:
 
 
 def _expected(error: Exception) -> bool:
-    from concurrent.futures.process import BrokenProcessPool
-
-    from gymnasium.error import Error as GymnasiumError
-
-    from smac_core.config import ConfigError
-    from smac_core.errors import InputError
-    from smac_core.training.environment_pool import EnvironmentPoolError
-
-    inputs = (InputError, ConfigError, GymnasiumError)
-    failures = (FloatingPointError, OSError, EnvironmentPoolError, BrokenProcessPool)
-    return isinstance(error, (*inputs, *failures))
+    kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
+    return not kinds.isdisjoint(EXPECTED)
 
 
 @app.command()
@@ -106,11 +111,14 @@ def data_info(
 
     [dim]smac data info data/sawyer.h5[/dim]
     """
+    from smac_core.commands.checks import check_dataset
+
+    check_dataset(dataset)
     from smac_core.commands.collect import show_dataset
     from smac_core.data.dataset import Dataset
 
     summary = Dataset.load(dataset).summary()
-    _print_json(summary) if as_json else show_dataset(summary)
+    print_json(summary) if as_json else show_dataset(summary)
 
 
 @data_app.command("subset")
@@ -142,6 +150,12 @@ def copy_run(
 
     [dim]smac copy runs/sawyer --dataset history.h5 --out shipped/sawyer[/dim]
     """
+    from smac_core.commands.checks import check_dataset, check_new_run, check_run
+
+    check_new_run(out)
+    check_run(run, "offline")
+    if dataset:
+        check_dataset(dataset)
     from smac_core.training.run import copy_offline
 
     copy_offline(run, out, dataset)
@@ -159,6 +173,10 @@ def train(
     seed: Annotated[
         int | None, typer.Option(help="Of everything random; default 0.", min=0, max=2**32 - 1)
     ] = None,
+    seeds: Annotated[
+        str, typer.Option(help="Several at once, in OUT/seed_N: 0,1,2,3. For a GPU.")
+    ] = "",
+    minutes: Minutes = 0,
     device: Device = "auto",
     threads: Threads = 0,
     changes: Set = [],
@@ -168,37 +186,51 @@ def train(
 
     [dim]smac train data/sawyer.h5 --algorithm smac --scale cpu --out runs/sawyer[/dim]
     """
-    from smac_core.algorithms import ALGORITHMS
-    from smac_core.config import load_config
-    from smac_core.data.dataset import Dataset
-    from smac_core.errors import InputError
-    from smac_core.training.offline import train_offline
-    from smac_core.training.run import Run, resolve_device
+    from smac_core.commands import checks
 
-    if algorithm not in (None, *ALGORITHMS):
-        raise InputError("--algorithm", "name", algorithm, " or ".join(ALGORITHMS))
-    _use_threads(threads)
-    device = resolve_device(device)
-    if resume:
-        run = Run.resume(out, "offline", device=device, dataset_path=dataset, overrides=changes)
-        kept = {"algorithm": run.algorithm, "scale": run.config.scale, "seed": run.seed}
-        for name, asked in (("algorithm", algorithm), ("scale", scale), ("seed", seed)):
-            if asked not in (None, kept[name]):
-                raise InputError(out, name, kept[name], f"{asked}, as asked: train a new run")
-    else:
+    checks.check_choice("--algorithm", algorithm or "smac", checks.ALGORITHMS)
+    checks.check_dataset(dataset)
+    folders = {seed: out}
+    if seeds:
+        folders = {number: out / f"seed_{number}" for number in checks.check_seeds(seeds, seed)}
+    for folder in folders.values():
+        if resume:
+            checks.check_run(folder, "offline")
+            checks.check_changes(folder, "offline", changes)
+        else:
+            checks.check_new_run(folder)
+    if not resume:
+        from smac_core.config import load_config
+        from smac_core.data.dataset import Dataset
+
         data = Dataset.load(dataset)
         config = load_config(domain or data.domain, scale or "cpu", changes)
-        run = Run.create(
-            out, config, data, algorithm=algorithm or "smac", seed=seed or 0, device=device
-        )
-    if not train_offline(run, quiet=quiet):
-        raise typer.Exit(130)
+    from smac_core.devices import resolve_device, use_threads
+    from smac_core.training.offline import train_offline
+    from smac_core.training.run import Run
+
+    device, runs = resolve_device(device), []
+    for number, folder in folders.items():
+        if resume:
+            more = {"device": device, "dataset_path": dataset, "overrides": changes}
+            runs.append(Run.resume(folder, "offline", **more))
+            asked = {"algorithm": algorithm, "scale": scale, "seed": number}
+            checks.check_same(folder, runs[-1], asked)
+        else:
+            more = {"algorithm": algorithm or "smac", "seed": number or 0, "device": device}
+            runs.append(Run.create(folder, config, data, **more))
+    use_threads(threads, runs[0].config)
+    with sitting(minutes) as unfinished:
+        if not train_offline(*runs, quiet=quiet):
+            raise unfinished()
     print(out)
 
 
 @app.command("self-train")
 def self_train(
-    run: RunFolder,
+    run: Annotated[
+        list[Path], typer.Argument(help="A run's folder. Several train at once, for a GPU.")
+    ],
     iterations: Annotated[int, typer.Option(help="0: as configured.", min=0)] = 0,
     phase: Annotated[
         str,
@@ -209,6 +241,7 @@ def self_train(
     ] = "self_supervised",
     dataset: Annotated[Path | None, typer.Option(help="If the file has moved.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the phase.")] = False,
+    minutes: Minutes = 0,
     device: Device = "auto",
     threads: Threads = 0,
     workers: Workers = 2,
@@ -219,23 +252,33 @@ def self_train(
 
     [dim]smac self-train runs/sawyer[/dim]
     """
-    from smac_core.commands.evaluate import make_pool
-    from smac_core.errors import InputError
-    from smac_core.training import self_supervised
-    from smac_core.training.run import PHASES, Run, resolve_device
+    from smac_core.commands import checks
 
-    if phase not in PHASES[1:]:
-        raise InputError("--phase", "name", phase, " or ".join(PHASES[1:]))
-    _use_threads(threads)
+    checks.check_choice("--phase", phase, checks.PHASES[1:])
     if iterations:
         changes = [*changes, f"self_supervised.iterations={iterations}"]
+    checks.check_distinct(run)
+    if not resume:
+        checks.check_new_phases(run, phase)
+    for folder in run:
+        checks.check_run(folder, phase if resume else "offline")
+        checks.check_changes(folder, phase if resume else "offline", changes)
+    if dataset:
+        checks.check_dataset(dataset)
+    from smac_core.commands.evaluate import make_pool
+    from smac_core.devices import resolve_device, use_threads
+    from smac_core.training import self_supervised
+    from smac_core.training.run import Run
+
     arguments = {"device": resolve_device(device), "dataset_path": dataset, "overrides": changes}
     begin = Run.resume if resume else self_supervised.begin
-    state = begin(run, phase, **arguments)
-    with make_pool(state.config, workers) as pool:
-        if not self_supervised.self_train(state, pool, quiet=quiet):
-            raise typer.Exit(130)
-    print(state.folder)
+    runs = [begin(folder, phase, **arguments) for folder in run]
+    use_threads(threads, runs[0].config)
+    with make_pool(runs[0].config, workers) as pool, sitting(minutes) as unfinished:
+        if not self_supervised.self_train(*runs, pool=pool, quiet=quiet):
+            raise unfinished()
+    for one in runs:
+        print(one.folder)
 
 
 @app.command()
@@ -259,13 +302,22 @@ def evaluate(
 
     [dim]smac evaluate runs/sawyer --tasks test --context both --json[/dim]
     """
-    from smac_core.commands.evaluate import evaluate_run, show_results
-    from smac_core.training.run import resolve_device
+    from smac_core.commands import checks
 
-    _use_threads(threads)
+    phase = phase or latest_phase(run)
+    checks.check_choice("--context", context, checks.CONTEXTS)
+    checks.check_run(run, phase)
+    checks.check_changes(run, phase, changes)
+    checks.check_tasks(tasks)
+    if dataset:
+        checks.check_dataset(dataset)
+    from smac_core.commands.evaluate import evaluate_run, show_results
+    from smac_core.devices import resolve_device, use_threads
+
+    use_threads(threads)
     results = evaluate_run(
         run,
-        phase or latest_phase(run),
+        phase,
         tasks=tasks,
         context=context,
         dataset_path=dataset,
@@ -275,7 +327,7 @@ def evaluate(
         overrides=changes,
         quiet=quiet,
     )
-    _print_json(results) if as_json else show_results(results)
+    print_json(results) if as_json else show_results(results)
 
 
 @app.command()
@@ -305,15 +357,22 @@ def render(
 
     [dim]smac render runs/sawyer --task 3 --out task.gif[/dim]
     """
-    from smac_core.commands.render import film_policy, film_run
+    from smac_core.commands.checks import check_film, check_run, check_tasks
     from smac_core.config import domains, load_config
 
-    size = {"width": width, "height": height}
-    if target in domains():
+    check_film(out)
+    check_tasks(tasks)
+    size, folder = {"width": width, "height": height}, Path(target)
+    scripted = target in domains()
+    phase = phase or latest_phase(folder)
+    if not scripted:
+        check_run(folder, phase)
+    from smac_core.commands.render import film_policy, film_run
+
+    if scripted:
         film_policy(load_config(target, "paper"), tasks, task, out, seed=seed, **size)
     else:
-        folder = Path(target)
-        film_run(folder, phase or latest_phase(folder), tasks, task, out, seed=seed, **size)
+        film_run(folder, phase, tasks, task, out, seed=seed, **size)
     print(out)
 
 
@@ -325,6 +384,8 @@ def reproduce(
     seeds: Annotated[str, typer.Option(help="Their numbers: 0,1,2.")] = "0,1,2",
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/reproduce"),
     results: Annotated[Path | None, typer.Option(help="Default: results in --out.")] = None,
+    at_once: Annotated[int, typer.Option(help="Seeds that train at once. For a GPU.", min=1)] = 1,
+    minutes: Minutes = 0,
     workers: Workers = 2,
     threads: Threads = 0,
     device: Device = "auto",
@@ -335,74 +396,34 @@ def reproduce(
 
     [dim]smac reproduce fig5 --scale cpu --seeds 0,1,2 --results results/sawyer_cpu[/dim]
     """
+    from smac_core.commands.checks import check_choice, check_seeds
+    from smac_core.config import load_config
+
+    check_choice("FIGURE", figure, ["fig5"])
+    numbers = check_seeds(seeds)
+    config = load_config(domain, scale, changes)
     from smac_core.commands.demo import show
-    from smac_core.commands.pipeline import Interrupted, run_seed
+    from smac_core.commands.pipeline import Interrupted, Pipeline, run
     from smac_core.commands.reproduce import summarize
-    from smac_core.errors import InputError
-    from smac_core.training.run import resolve_device
+    from smac_core.devices import resolve_device, use_threads
 
-    if figure != "fig5":
-        raise InputError("FIGURE", "name", figure, "fig5")
-    if not all(seed.isdecimal() for seed in seeds.split(",")):
-        raise InputError("--seeds", "numbers", seeds, "numbers with commas between: 0,1,2")
-    _use_threads(threads)
-    base, folders = out / f"{Path(domain).stem}_{scale}", []
-    for seed in map(int, seeds.split(",")):
-        folders.append(base / f"seed_{seed}")
-        try:
-            scores = run_seed(
-                domain,
-                scale,
-                folders[-1],
-                seed,
-                changes,
-                workers=workers,
-                device=resolve_device(device),
-                quiet=quiet,
-                announce=lambda stage, seed=seed: print(f"seed {seed}: {stage}", file=sys.stderr),
-            )
-        except Interrupted:
-            raise typer.Exit(130) from None
-        show(scores)
+    use_threads(threads, config)
+    base = out / f"{Path(domain).stem}_{scale}"
+    folders = {seed: base / f"seed_{seed}" for seed in numbers}
+    more = {"workers": workers, "device": resolve_device(device), "quiet": quiet}
+    more["announce"] = lambda stage: print(stage, file=sys.stderr)
+    with sitting(minutes) as unfinished:
+        for first in range(0, len(numbers), at_once):
+            group = numbers[first : first + at_once]
+            try:
+                scores = run([Pipeline(folders[seed], config, seed, **more) for seed in group])
+            except Interrupted:
+                raise unfinished() from None
+            for of_seed in scores:
+                show(of_seed)
     place = results or base / "results"
-    summarize(folders, place)
+    summarize(list(folders.values()), place)
     print(place)
-
-
-@bench_app.command("update")
-def bench_update(
-    scale: Annotated[str, typer.Option(help="Sizes of: smoke, cpu or paper (table 1).")] = "paper",
-    seconds: Annotated[float, typer.Option(help="Time a measurement.", min=0.1)] = 5.0,
-    device: Device = "auto",
-    threads: Threads = 0,
-    as_json: Json = False,
-) -> None:
-    """Gradient steps a second, offline and self-supervised, beside a textbook implementation.
-
-    [dim]smac bench update --scale paper --json[/dim]
-    """
-    from smac_core.benchmarks import bench_update, show
-    from smac_core.training.run import resolve_device
-
-    _use_threads(threads)
-    report = bench_update(scale, seconds=seconds, device=resolve_device(device))
-    _print_json(report) if as_json else show(report)
-
-
-@bench_app.command("env")
-def bench_env(
-    domain: Annotated[str, typer.Option(help="Which domain.")] = "sawyer",
-    seconds: Annotated[float, typer.Option(help="Time a measurement.", min=0.1)] = 5.0,
-    as_json: Json = False,
-) -> None:
-    """Environment steps and resets a second, one process and the pool of workers.
-
-    [dim]smac bench env --json[/dim]
-    """
-    from smac_core.benchmarks import bench_env, show
-
-    report = bench_env(domain, seconds=seconds)
-    _print_json(report) if as_json else show(report)
 
 
 @app.command()
@@ -415,7 +436,7 @@ def doctor(as_json: Json = False) -> None:
 
     checks = installation.doctor()
     if as_json:
-        _print_json(installation.report(checks))
+        print_json(installation.report(checks))
     else:
         installation.show(checks)
     if not all(check.ok for check in checks if check.required):
@@ -436,6 +457,9 @@ def demo(
 
     [dim]smac demo[/dim]
     """
+    from smac_core.config import load_config
+
+    load_config("sawyer", scale)
     from smac_core.commands.demo import run_demo
 
     run_demo(out or Path(f"runs/demo_{scale}"), scale, workers=workers, seed=seed, quiet=quiet)
@@ -445,14 +469,3 @@ def latest_phase(run: Path) -> str:
     """The furthest of ``self_supervised`` and ``offline`` that a run has a checkpoint of."""
     done = (run / "self_supervised" / "checkpoints" / "latest").exists()
     return "self_supervised" if done else "offline"
-
-
-def _use_threads(threads: int) -> None:
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1, allow_nan=False))

@@ -109,6 +109,7 @@ class SelfSupervised(_Section):
     online_history_window: int | None = Field(None, gt=0)
     online_batch_share: float | None = Field(None, ge=0, le=1)
     freeze_context_buffer: bool
+    practise_ahead: bool = False  # while updating; by a policy that is an iteration older
     evaluate_every: int = Field(gt=0)  # iterations
     checkpoint_every: int = Field(gt=0)  # iterations
 
@@ -119,6 +120,15 @@ class Evaluation(_Section):
     exploration_latent: Literal["step", "trajectory"]
     posterior_latent: Literal["sample", "mean"]
     train_tasks: int = Field(gt=0)  # evaluated beside all test tasks
+
+
+class Execution(_Section):
+    """How the arithmetic is done; the same learning by other means (doc/performance.md)."""
+
+    # bfloat16: hidden layers only. tf32: NVIDIA GPUs only, elsewhere as float32
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    compile: bool = False  # losses through torch.compile: needs a C++ compiler, or Triton on a GPU
+    graph: int = Field(8, ge=0)  # updates captured in one CUDA graph; 0: none; no effect on a CPU
 
 
 class Config(_Section):
@@ -134,6 +144,7 @@ class Config(_Section):
     offline: Offline
     self_supervised: SelfSupervised
     evaluation: Evaluation
+    execution: Execution = Execution()
 
     @model_validator(mode="after")
     def _trajectories_fit(self) -> "Config":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from smac_core.errors import InputError
-from smac_core.evaluation import interval
+from smac_core.intervals import interval
 
 COLORS = {
     "offline": "#4c72b0",

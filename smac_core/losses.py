@@ -1,7 +1,8 @@
 """The paper's losses, one function an equation, each returning (loss, info).
 
-Shapes: a batch has T tasks and N transitions a task; z is [T, dz], one sample a task. ``info``
-holds detached scalars on the training device; nothing here copies to the host.
+Shapes: a batch has T tasks and N transitions a task; z is [T, dz], one sample a task. Randomness
+comes in as standard normal noise, so a loss is a plain function of its arguments. ``info`` holds
+detached scalars on the training device; nothing here copies to the host.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,13 @@ import torch
 from torch import Tensor
 
 from smac_core.data.replay import Batch
-from smac_core.networks import Gaussian, RewardDecoder, TanhGaussianPolicy, TwinQ
+from smac_core.networks import (
+    Gaussian,
+    PolicyDistribution,
+    RewardDecoder,
+    TanhGaussianPolicy,
+    TwinQ,
+)
 
 Info = dict[str, Tensor]
 Weighting = Literal["softmax", "exponential"]
@@ -23,10 +30,10 @@ def critic_loss(
     policy: TanhGaussianPolicy,
     batch: Batch,
     z: Tensor,
+    noise: Tensor,
     *,
     discount: float,
     reward_scale: float,
-    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Info, Tensor]:
     """Bellman error, equation (1): E (Q(s, a, z) - (r + gamma min Q'(s', a', z)))^2, a' ~ pi.
 
@@ -35,7 +42,7 @@ def critic_loss(
     detached, for the actor, which needs it again.
     """
     with torch.no_grad():
-        next_actions, _ = policy(batch.next_observations, z).sample(generator)
+        next_actions = policy(batch.next_observations, z).unsquashed(noise).tanh()
         next_value = target_critic(batch.next_observations, next_actions, z).amin(0)
         target = reward_scale * batch.rewards + discount * (1 - batch.terminals) * next_value
     q = critic(batch.observations, batch.actions, z)
@@ -68,28 +75,21 @@ def advantage_weights(
 
 
 def awac_actor_loss(
-    policy: TanhGaussianPolicy,
-    critic: TwinQ,
-    batch: Batch,
-    z: Tensor,
-    q: Tensor,
+    distribution: PolicyDistribution,
+    actions: Tensor,
+    advantage: Tensor,
     *,
     weights: Callable[[Tensor], Tensor],
     action_clamp: float,
-    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Info]:
     """AWAC actor, equation (2): -E log pi(a|s, z) w(A), A = min Q(s, a, z) - min Q(s, a~, z).
 
-    a~ ~ pi(.|s, z) is a single sample (the paper's V(s', z) is a misprint for V(s, z)); ``q``
-    [2, T, N] is Q(s, a, z) from the critic's pass; ``weights`` maps advantages to weights.
+    ``distribution`` is pi(.|s, z), ``actions`` [T, N, da] are the data's, ``advantage`` [T, N] has
+    no gradient; ``weights`` maps advantages to weights. (The paper's V(s', z) is a misprint for
+    V(s, z), which a single a~ ~ pi(.|s, z) estimates.)
     """
-    distribution = policy(batch.observations, z)
-    with torch.no_grad():
-        sampled, _ = distribution.sample(generator)
-        value = critic(batch.observations, sampled, z).amin(0)
-        advantage = q.amin(0) - value
-        weight = weights(advantage)
-    log_prob = distribution.log_prob(batch.actions, action_clamp)
+    weight = weights(advantage)
+    log_prob = distribution.log_prob(actions, action_clamp)
     loss = -(log_prob * weight).mean()
     info = {
         "actor_loss": loss.detach(),
@@ -105,11 +105,10 @@ def awac_actor_loss(
 
 
 def cloning_actor_loss(
-    policy: TanhGaussianPolicy, batch: Batch, z: Tensor, *, action_clamp: float
+    distribution: PolicyDistribution, actions: Tensor, *, action_clamp: float
 ) -> tuple[Tensor, Info]:
     """Meta behaviour cloning (section 6): equation (2) with weight 1, -E log pi(a|s, z)."""
-    distribution = policy(batch.observations, z)
-    loss = -distribution.log_prob(batch.actions, action_clamp).mean()
+    loss = -distribution.log_prob(actions, action_clamp).mean()
     return loss, {
         "actor_loss": loss.detach(),
         "policy_std": distribution.log_std.detach().exp().mean(),
@@ -117,21 +116,14 @@ def cloning_actor_loss(
 
 
 def pearl_actor_loss(
-    policy: TanhGaussianPolicy,
-    critic: TwinQ,
-    batch: Batch,
-    z: Tensor,
-    *,
-    entropy_coefficient: float,
-    generator: torch.Generator | None = None,
+    value: Tensor, log_density: Tensor | float, *, entropy_coefficient: float
 ) -> tuple[Tensor, Info]:
     """PEARL's actor term (appendix C.3): E[alpha log pi(a~|s, z) - min Q(s, a~, z)], a~ ~ pi.
 
-    alpha = 1 is the paper's KL to exp Q / Z; alpha = 0 is the authors' code.
+    ``value`` [T, N] is min Q(s, a~, z) and ``log_density`` [T, N] that of a~, both with
+    gradients to the policy. alpha = 1 is the paper's KL to exp Q / Z; 0 is the authors' code.
     """
-    actions, log_prob = policy(batch.observations, z).sample(generator)
-    value = critic(batch.observations, actions, z).amin(0)
-    loss = (entropy_coefficient * log_prob - value).mean()
+    loss = (entropy_coefficient * log_density - value).mean()
     return loss, {"pearl_actor_loss": loss.detach()}
 
 

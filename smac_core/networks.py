@@ -12,17 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from smac_core.perceptron import mlp, perceptrons
+
 SMALLEST_VARIANCE = 1e-7  # as in the authors' encoder; keeps the product of factors finite
 LOG_STD_RANGE = (-20.0, 2.0)  # as in SAC
-
-
-def mlp(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """ReLU network with an identity output (table 1)."""
-    layers: list[nn.Module] = []
-    for width in hidden:
-        layers += [nn.Linear(inputs, width), nn.ReLU()]
-        inputs = width
-    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
 def beside(rows: Tensor, z: Tensor) -> Tensor:
@@ -38,10 +31,13 @@ class Gaussian(NamedTuple):
     mean: Tensor
     variance: Tensor
 
+    def at(self, noise: Tensor) -> Tensor:
+        """The sample [..., dz] that standard normal ``noise`` [..., dz] stands for."""
+        return self.mean + self.variance.sqrt() * noise
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         """A reparameterised sample [..., dz]."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
-        return self.mean + self.variance.sqrt() * noise
+        return self.at(torch.empty_like(self.mean).normal_(generator=generator))
 
     def kl_from_standard_normal(self) -> Tensor:
         """D_KL(self || N(0, I)), summed over z: [...]."""
@@ -95,13 +91,21 @@ class ContextEncoder(nn.Module):
             raise ValueError(
                 "context has 0 transitions, expected at least 1; use the prior instead"
             )
+        mean, precision = self.factors(context)
+        if present is not None:
+            precision = precision * present.unsqueeze(-1)
+        return self.product(mean, precision)
+
+    def factors(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and precision, [..., N, dz] each, of every row's factor."""
         mean, raw = self.body(context).chunk(2, dim=-1)
         variance = functional.softplus(raw)
         if self.scale == "standard_deviation":
             variance = variance**2
-        precision = variance.clamp_min(SMALLEST_VARIANCE).reciprocal()
-        if present is not None:
-            precision = precision * present.unsqueeze(-1)
+        return mean, variance.clamp_min(SMALLEST_VARIANCE).reciprocal()
+
+    def product(self, mean: Tensor, precision: Tensor) -> Gaussian:
+        """The posterior [..., dz] of factors [..., N, dz]; precision 0 leaves one out."""
         total = precision.sum(-2)
         if self.prior_factor:
             total = total + 1.0
@@ -133,11 +137,13 @@ class PolicyDistribution(NamedTuple):
         """The deterministic action tanh(mean)."""
         return self.mean.tanh()
 
-    def sample(self, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """A reparameterised action [..., da] and its log-density [...]."""
-        noise = torch.empty_like(self.mean).normal_(generator=generator)
-        unsquashed = self.mean + self.log_std.exp() * noise
-        return unsquashed.tanh(), self._log_density(unsquashed)
+    def unsquashed(self, noise: Tensor) -> Tensor:
+        """The sample before tanh, [..., da], that standard normal ``noise`` stands for."""
+        return self.mean + self.log_std.exp() * noise
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """A reparameterised action [..., da]."""
+        return self.unsquashed(torch.empty_like(self.mean).normal_(generator=generator)).tanh()
 
     def log_prob(self, actions: Tensor, clamp: float) -> Tensor:
         """Log-density [...] of actions [..., da] in [-1, 1].
@@ -145,9 +151,10 @@ class PolicyDistribution(NamedTuple):
         Actions are first clamped to +-``clamp``: the inverse tanh of a saturated action is
         unbounded, and scripted or teleoperated data saturate often.
         """
-        return self._log_density(actions.clamp(-clamp, clamp).atanh())
+        return self.log_density(actions.clamp(-clamp, clamp).atanh())
 
-    def _log_density(self, unsquashed: Tensor) -> Tensor:
+    def log_density(self, unsquashed: Tensor) -> Tensor:
+        """Log-density [...] of the actions tanh(``unsquashed``), [..., da]."""
         standardised = (unsquashed - self.mean) * (-self.log_std).exp()
         normal = -0.5 * standardised**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         # log(1 - tanh(u)^2) in a form that does not cancel for large |u|
@@ -185,13 +192,16 @@ class TwinQ(nn.Module):
             self.weights.append(torch.empty(2, inputs, outputs).uniform_(-bound, bound))
             self.biases.append(torch.empty(2, 1, outputs).uniform_(-bound, bound))
 
-    def forward(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
-        """Both values, [2, ..., N], of observations [..., N, ds], actions [..., N, da] and z."""
+    def forward(
+        self, observations: Tensor, actions: Tensor, z: Tensor, *, frozen: bool = False
+    ) -> Tensor:
+        """Both values, [2, ..., N], of observations [..., N, ds], actions [..., N, da] and z.
+
+        ``frozen``: gradients reach the actions but not the weights, as an actor's loss wants it.
+        """
         inputs = beside(torch.cat([observations, actions], -1), z)
-        hidden = inputs.flatten(0, -2).expand(2, -1, -1)
-        last = len(self.weights) - 1
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if layer < last:
-                hidden = hidden.relu_() if not hidden.requires_grad else hidden.relu()
-        return hidden.view(2, *inputs.shape[:-1])
+        weights, biases = list(self.weights), list(self.biases)
+        if frozen:
+            weights, biases = [w.detach() for w in weights], [b.detach() for b in biases]
+        values = perceptrons(inputs.flatten(0, -2), weights, biases)
+        return values.view(2, *inputs.shape[:-1])

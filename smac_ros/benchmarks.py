@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from smac_core.agent import Agent
-from smac_core.benchmarks import report
+from smac_core.benchmarks.measurement import report
 from smac_core.config import Config, load_config
 from smac_core.controller import Controller
 from smac_ros.contract import load_contract
@@ -47,7 +47,7 @@ def bench_policy_latency(*, seconds: float, wake: float | None = None) -> dict[s
         for name, blocks in rounds.items()
         for quantile in ("p50", "p99")
     }
-    return report("policy_latency", "us", results, "echo, p50") | {
+    return report("policy_latency", "us", results, "echo, p50", "lower") | {
         "rate": RATE,
         "round_trips": {name: len(values) for name, values in trips.items()},
     }

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from smac_core.cli import app, bench_app
+from smac_core.benchmarks.cli import bench_app
+from smac_core.cli import app
 from smac_core.cli import main as run
 from smac_ros.contract_cli import contract_app
 
@@ -79,7 +80,7 @@ def bench_lockstep(
 
 
 def _report(content: dict, as_json: bool) -> None:
-    from smac_core.benchmarks import show
+    from smac_core.benchmarks.measurement import show
 
     print(json.dumps(content, indent=1)) if as_json else show(content)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smac_ros.contract import Contract
+from smac_ros.serialized import Packer
 
 
 class CommandTopics:
@@ -22,6 +23,7 @@ class CommandTopics:
     def __init__(self, node: Any, contract: Contract, classes: Mapping[str, type], qos: Any):
         self._node, self._qos = node, qos
         self._kinds = [(classes[command.type], command.topic) for command in contract.actions]
+        self._packs = [Packer(command.type, command.paths).pack for command in contract.actions]
         self._publishers: list[Any] = []
         self._own: list[set[bytes]] = []
         self._until = 0.0
@@ -47,8 +49,8 @@ class CommandTopics:
 
     def publish(self, messages: Sequence[Any]) -> None:
         """One message a command."""
-        for publisher, message in zip(self._publishers, messages, strict=True):
-            publisher.publish(message)
+        for publisher, pack, message in zip(self._publishers, self._packs, messages, strict=True):
+            publisher.publish(pack(message))
 
     def check(self) -> tuple[str, str]:
         """Look around, and become a publisher when it is time.

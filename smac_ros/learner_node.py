@@ -19,10 +19,11 @@ from std_srvs.srv import Trigger
 
 from smac_core import checkpoint
 from smac_core.config import parse_config
+from smac_core.devices import resolve_device
 from smac_core.errors import InputError
 from smac_core.training.metrics import MetricLogger
 from smac_core.training.online import PHASE, OnlineTraining, open_run
-from smac_core.training.run import SHIPPED, identity, resolve_device, run_folder
+from smac_core.training.run import SHIPPED, identity, run_folder
 from smac_ros.base_node import Parameter, SmacNode, latched, reliable, run
 from smac_ros.contract import load_contract
 from smac_ros.messages import Trajectory, pack_weights, unpack_trajectory

@@ -6,7 +6,6 @@ What is published where: doc/nodes.md.
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -66,7 +65,6 @@ class Policy:
         self.lockstep = lockstep
         self._by_timer = contract.trigger == "timer" and not lockstep
         self.writer = CommandWriter(contract, classes)
-        self._understudy_writer = CommandWriter(contract, classes)
         self._reader = CommandReader(contract)
         self._snapshot = Snapshot(contract, lockstep)
         self._observation = np.zeros(contract.observation_dim, np.float32)
@@ -101,8 +99,6 @@ class Policy:
         else:
             self.controller.swap(weights.agent)
             self.context.changed = True
-        self._understudy = Controller(weights.agent, exact=self.lockstep)
-        self._understudy.begin("explore", seed=0, deterministic=False, latent="step")
         if self._stopped == "action":
             self._resume()
 
@@ -300,22 +296,9 @@ class Policy:
             return
         self._messages = self.writer.fill(values, tick)
         self.commands.publish(self._messages)
+        self.controller.prepare()  # the next step, now that nobody waits
         episode.gave(tick, self._observation, values)
         self.due = time.monotonic() + 1 / self.contract.rate
-
-    def rehearse(self) -> None:
-        """Act on the newest observation without effect, so that all it takes is in the caches.
-
-        What has slept for a few milliseconds runs much more slowly than what has just run
-        (``smac bench policy_latency --wake 0``). The understudy has the same weights, and random
-        numbers and messages of its own.
-        """
-        if self._tick is None or self._snapshot.at(self._tick, self._observation) is not None:
-            return
-        self.controller.prepare()
-        with suppress(FloatingPointError, ValueError):  # what stops the real one
-            values = self._understudy_writer.encode(self._understudy.act(self._observation))
-            self._understudy_writer.fill(values, self._tick)
 
     def reward(self, stamp: int | None, message: Any) -> None:
         """A message of the contract's reward stream."""
@@ -336,6 +319,11 @@ class Policy:
             self._finish_if_complete()
 
     # Safety
+
+    @property
+    def stopped(self) -> bool:
+        """Whether something has stopped the robot that has not gone."""
+        return self._stopped is not None
 
     @property
     def _commanding(self) -> bool:

@@ -26,6 +26,8 @@ from smac_ros.contract import load_contract, message_class
 from smac_ros.messages import Begin, End, parse_marker, stamp_ns, unpack_trajectory
 from smac_ros.policy import Policy
 from smac_ros.policy_episode import PolicyEpisode, check_begin
+from smac_ros.rehearsal import Rehearsal
+from smac_ros.serialized import Unpacker
 from smac_ros.weights import Weights, WeightsReceiver
 
 PHASES = ("self_supervised", "offline")  # of a run; the first that exists is used
@@ -72,6 +74,7 @@ class PolicyNode(SmacNode):
         super().__init__(name, **arguments)
         self.policy: Policy | None = None  # while configured
         self._receiver: WeightsReceiver | None = None
+        self._rehearsal: Rehearsal | None = None
         self._active = False
         self._rounds: list[Any] = []  # timers (rclpy's Node has _timers of its own)
         self._awake, self._rehearsed = 0.0, 0.0
@@ -102,6 +105,7 @@ class PolicyNode(SmacNode):
             show=self._show_posterior,
             now=self._now if self.setting("use_sim_time") else time.time_ns,
         )
+        self._rehearsal = Rehearsal(contract, classes)
         self._listen(reliable(10) if lockstep else sensor())
         self._show()
 
@@ -121,14 +125,13 @@ class PolicyNode(SmacNode):
     def _listen(self, stream_qos: Any) -> None:
         contract = self._contract
         for index, stream in enumerate(contract.observations):
-            callback = partial(self._on_observation, index, stream.time == "header")
+            unpack = Unpacker(stream.type, stream.paths).unpack
+            callback = partial(self._on_observation, index, stream.time == "header", unpack)
             kind = message_class(stream.type)
-            self.own("subscription", kind, stream.topic, callback, stream_qos)
+            self.own("subscription", kind, stream.topic, callback, stream_qos, raw=True)
         if (reward := contract.reward) is not None:
             callback = partial(self._on_reward, reward.time == "header")
-            self.own(
-                "subscription", message_class(reward.type), reward.topic, callback, stream_qos
-            )
+            self.own("subscription", message_class(reward.type), reward.topic, callback, stream_qos)
         labelled = "labelled_trajectories"
         self.own("subscription", String, "episode", self._on_marker, reliable(100))
         self.own("subscription", PointCloud2, labelled, self._on_labels, reliable(100))
@@ -183,7 +186,7 @@ class PolicyNode(SmacNode):
     def cleanup(self) -> None:
         if self._receiver is not None:
             self._receiver.close()
-        self._receiver = self.policy = None
+        self._receiver = self.policy = self._rehearsal = None
 
     def pause(self) -> float:
         """Stay awake, and the control path in the caches, while the next observation is due."""
@@ -195,16 +198,26 @@ class PolicyNode(SmacNode):
             return min(left - self._awake, SPIN)
         if left < -self._awake:
             return SPIN
-        if now - self._rehearsed > REHEARSE and left > REHEARSE / 2:
-            self.policy.rehearse()
+        weights = self._receiver.present
+        needed = REHEARSE / 2 if self._rehearsal.knows(weights) else self._awake / 2
+        if now - self._rehearsed > REHEARSE and left > needed:
+            self._rehearsal.run(weights)
             self._rehearsed = now
         return 0.0
 
     # Topics
 
-    def _on_observation(self, index: int, stamped: bool, message: Any) -> None:
-        if self._active:
-            self.policy.observe(index, stamp_ns(message.header.stamp) if stamped else None, message)
+    def _on_observation(self, index: int, stamped: bool, unpack: Any, data: bytes) -> None:
+        if not self._active:
+            return
+        try:
+            message = unpack(data)
+        except RuntimeError as error:
+            topic = self._contract.observations[index].topic
+            self.diagnostics.count("unreadable observations", f"{topic}: {error}")
+            return
+        self.policy.observe(index, stamp_ns(message.header.stamp) if stamped else None, message)
+        self._rehearsal.saw(index, data)
 
     def _on_reward(self, stamped: bool, message: Any) -> None:
         if self._active:

@@ -1,6 +1,14 @@
-"""What every algorithm that adapts by context shares: task inference, optimisers, state."""
+"""What every algorithm that adapts by context shares: its random draws, optimisers and steps.
+
+A gradient step is cut in two: ``draw`` does all that is random, the loss is a plain function of
+what was drawn. So an update can be captured as a CUDA graph, compiled, or taken for several seeds
+at once, and compared with itself number for number (see smac_core.training.updates).
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +17,25 @@ from smac_core.agent import Agent
 from smac_core.config import Config
 from smac_core.data.replay import Batch, Replay
 from smac_core.losses import Info, reward_loss
+
+
+class Noise(NamedTuple):
+    """Standard normal draws of an update."""
+
+    latent: Tensor  # [T, dz], for z
+    next_actions: Tensor  # [T, N, da], for a' of equation (1)
+    actions: Tensor  # [T, N, da], for a~ of equation (2)
+
+
+class Sample(NamedTuple):
+    """A meta-batch: all that is random in an update."""
+
+    context: Tensor  # [T, N_context, ds + da + 1], histories h
+    batch: Batch  # [T, N, ...], RL batches h'
+    noise: Noise
+
+
+Loss = Callable[[Sample], tuple[Tensor, Info]]
 
 
 class Learner(ABC):
@@ -24,54 +51,88 @@ class Learner(ABC):
         self.generator = generator
         self.networks: dict[str, nn.Module] = {"agent": agent}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.inference_optimizer = self.optimizer(
-            "inference", [*agent.encoder.parameters(), *agent.decoder.parameters()]
-        )
-        self.policy_optimizer = self.optimizer("policy", agent.policy.parameters())
+        self.optimizer("inference", [*agent.encoder.parameters(), *agent.decoder.parameters()])
+        self.optimizer("policy", agent.policy.parameters())
 
     @abstractmethod
-    def offline_update(self, replay: Replay) -> Info:
-        """One gradient step of the offline phase; returns detached scalars."""
+    def offline_loss(self, sample: Sample) -> tuple[Tensor, Info]:
+        """The loss of a gradient step of the offline phase, and detached scalars."""
+
+    def offline_draw(self, replay: Replay, generator: torch.Generator) -> Sample:
+        """The meta-batch of a gradient step of the offline phase."""
+        return self.draw(replay, generator)
 
     def optimizer(self, name: str, parameters) -> torch.optim.Adam:
         """Adam (table 1), kept under ``name`` for checkpoints."""
-        rate = self.settings.learning_rate
-        self.optimizers[name] = torch.optim.Adam(list(parameters), lr=rate, fused=True)
+        rate, graph = self.settings.learning_rate, self.config.execution.graph
+        self.optimizers[name] = adam(parameters, rate, graph=graph > 0)
         return self.optimizers[name]
 
-    def sample(
+    def draw(
         self,
         replay: Replay,
+        generator: torch.Generator,
         history_online: Tensor | None = None,
         batch_online: Tensor | None = None,
         online_window: int | None = None,
-    ) -> tuple[Tensor, Batch]:
-        """A meta-batch: histories h [T, N_context, ds + da + 1] and RL batches h' of T tasks.
+    ) -> Sample:
+        """A meta-batch of T random tasks.
 
         The masks [T] say of which tasks h and h' come from online data alone (TaskBuffer.sample).
         """
-        settings, generator = self.settings, self.generator
+        settings = self.settings
         tasks = replay.sample_tasks(settings.meta_batch, generator)
         context = replay.context.sample(
             tasks, settings.context_batch, generator, history_online, online_window
         )
         rows = replay.rl.sample(tasks, settings.rl_batch, generator, batch_online)
-        return context, replay.layout.unpack(rows)
-
-    def update_inference(self, context: Tensor, batch: Batch) -> tuple[Tensor, Info]:
-        """Step encoder and decoder on equation (3); returns z ~ q(z | h) [T, dz], detached."""
-        posterior = self.agent.encoder(context)
-        z = posterior.sample(self.generator)
-        loss, info = reward_loss(
-            self.agent.decoder, posterior, batch, z, kl_weight=self.settings.kl_weight
+        shape = (settings.meta_batch, settings.rl_batch, self.agent.action_dim)
+        noise = Noise(
+            self._normal(generator, settings.meta_batch, self.agent.latent_dim),
+            self._normal(generator, *shape),
+            self._normal(generator, *shape),
         )
-        step(self.inference_optimizer, loss)
-        return z.detach(), info
+        return Sample(context, replay.layout.unpack(rows), noise)
+
+    def _normal(self, generator: torch.Generator, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.agent.device, generator=generator)
+
+    def infer(self, sample: Sample) -> tuple[Tensor, Tensor, Info]:
+        """z ~ q(z | h) [T, dz], detached, and the loss of encoder and decoder, equation (3)."""
+        posterior = self.agent.encoder(sample.context)
+        z = posterior.at(sample.noise.latent)
+        kl_weight = self.settings.kl_weight
+        loss, info = reward_loss(
+            self.agent.decoder, posterior, sample.batch, z, kl_weight=kl_weight
+        )
+        return z.detach(), loss, info
+
+    def update(self, loss_of: Loss, sample: Sample) -> Info:
+        """One gradient step of every network that the loss reaches."""
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        with self.precision():
+            loss, info = loss_of(sample)
+        loss.backward()
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        self.follow()
+        return info
+
+    def follow(self) -> None:  # noqa: B027 - most have none
+        """Move the target networks, where there are any."""
+
+    def precision(self) -> AbstractContextManager:
+        """The forward pass's arithmetic, as configured."""
+        if self.config.execution.precision != "bfloat16":
+            return nullcontext()
+        device = self.agent.device.type
+        # a capture must not keep weights that were cast in it
+        return torch.autocast(device, torch.bfloat16, cache_enabled=False)
 
 
-def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One step on the optimiser's own parameters; others that the loss touches get no gradient."""
-    optimizer.zero_grad(set_to_none=True)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    loss.backward(inputs=parameters)
-    optimizer.step()
+def adam(parameters, learning_rate: float, *, graph: bool) -> torch.optim.Adam:
+    """Adam (table 1) in one operation for all parameters; ``graph``: CUDA graphs may capture it."""
+    parameters = list(parameters)
+    capturable = graph and parameters[0].device.type == "cuda"
+    return torch.optim.Adam(parameters, lr=learning_rate, fused=True, capturable=capturable)

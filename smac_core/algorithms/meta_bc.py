@@ -1,18 +1,20 @@
 """Meta behaviour cloning (section 6): SMAC with its actor update replaced by log pi(a | s, z)."""
 
-from smac_core.algorithms.learner import Learner, step
-from smac_core.data.replay import Replay
+from torch import Tensor
+
+from smac_core.algorithms.learner import Learner, Sample
 from smac_core.losses import Info, cloning_actor_loss
 
 
 class MetaBC(Learner):
     """Infers the task as SMAC does, and imitates the data; no critic, no self-supervised phase."""
 
-    def offline_update(self, replay: Replay) -> Info:
-        context, batch = self.sample(replay)
-        z, info = self.update_inference(context, batch)
-        loss, actor_info = cloning_actor_loss(
-            self.agent.policy, batch, z, action_clamp=self.settings.action_clamp
+    def offline_loss(self, sample: Sample) -> tuple[Tensor, Info]:
+        z, inference_error, info = self.infer(sample)
+        batch = sample.batch
+        actor_error, actor_info = cloning_actor_loss(
+            self.agent.policy(batch.observations, z),
+            batch.actions,
+            action_clamp=self.settings.action_clamp,
         )
-        step(self.policy_optimizer, loss)
-        return info | actor_info
+        return inference_error + actor_error, info | actor_info

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from smac_core.agent import Agent
-from smac_core.algorithms.learner import Learner, step
+from smac_core.algorithms.learner import Learner, Noise, Sample
 from smac_core.config import Config
 from smac_core.data.replay import Batch, Replay
 from smac_core.losses import (
@@ -28,37 +28,44 @@ class SMAC(Learner):
         self.critic = TwinQ(*dims, config.networks.critic_hidden).to(agent.device)
         self.target_critic = deepcopy(self.critic).requires_grad_(False)
         self.networks |= {"critic": self.critic, "target_critic": self.target_critic}
-        self.critic_optimizer = self.optimizer("critic", self.critic.parameters())
+        self.optimizer("critic", self.critic.parameters())
 
-    def offline_update(self, replay: Replay) -> Info:
+    def offline_loss(self, sample: Sample) -> tuple[Tensor, Info]:
         """Algorithm 1, lines 3 to 5."""
-        context, batch = self.sample(replay)
-        z, info = self.update_inference(context, batch)
-        return info | self._update_actor_critic(batch, z, lambda_pearl=0.0)
+        z, inference_error, info = self.infer(sample)
+        error, more = self._actor_critic_loss(sample.batch, z, sample.noise, lambda_pearl=0.0)
+        return inference_error + error, info | more
 
-    def self_supervised_update(self, replay: Replay) -> Info:
-        """Algorithm 1, lines 10 to 12; encoder and decoder stay as they are."""
+    def self_supervised_draw(self, replay: Replay, generator: torch.Generator) -> Sample:
+        """The meta-batch of a gradient step of the self-supervised phase."""
         phase = self.config.self_supervised
-        context, batch = self.sample(
+        return self.draw(
             replay,
-            self._online(phase.online_history_share),
-            self._online(phase.online_batch_share),
+            generator,
+            self._online(phase.online_history_share, generator),
+            self._online(phase.online_batch_share, generator),
             phase.online_history_window,
         )
-        with torch.no_grad():
-            posterior = self.agent.encoder(context)
-            z = posterior.sample(self.generator)
-        info = {"kl": posterior.kl_from_standard_normal().mean()}
-        return info | self._update_actor_critic(batch, z, lambda_pearl=phase.lambda_pearl)
 
-    def _online(self, share: float | None) -> Tensor | None:
+    def self_supervised_loss(self, sample: Sample) -> tuple[Tensor, Info]:
+        """Algorithm 1, lines 10 to 12; encoder and decoder stay as they are."""
+        with torch.no_grad():
+            posterior = self.agent.encoder(sample.context)
+            z = posterior.at(sample.noise.latent)
+        lambda_pearl = self.config.self_supervised.lambda_pearl
+        loss, info = self._actor_critic_loss(sample.batch, z, sample.noise, lambda_pearl)
+        return loss, {"kl": posterior.kl_from_standard_normal().mean()} | info
+
+    def _online(self, share: float | None, generator: torch.Generator) -> Tensor | None:
         """Which tasks of a meta-batch draw on online data alone; None: all mix, as in the paper."""
         if share is None:
             return None
-        device = self.agent.device
-        return torch.rand(self.settings.meta_batch, device=device, generator=self.generator) < share
+        tasks, device = self.settings.meta_batch, self.agent.device
+        return torch.rand(tasks, device=device, generator=generator) < share
 
-    def _update_actor_critic(self, batch: Batch, z: Tensor, lambda_pearl: float) -> Info:
+    def _actor_critic_loss(
+        self, batch: Batch, z: Tensor, noise: Noise, lambda_pearl: float
+    ) -> tuple[Tensor, Info]:
         settings, policy = self.settings, self.agent.policy
         critic_error, info, q = critic_loss(
             self.critic,
@@ -66,42 +73,39 @@ class SMAC(Learner):
             policy,
             batch,
             z,
+            noise.next_actions,
             discount=settings.discount,
             reward_scale=settings.reward_scale,
-            generator=self.generator,
         )
+        distribution = policy(batch.observations, z)
+        with torch.set_grad_enabled(lambda_pearl > 0):  # AWAC's baseline needs no gradient
+            unsquashed = distribution.unsquashed(noise.actions)
+            value = self.critic(batch.observations, unsquashed.tanh(), z, frozen=True).amin(0)
         actor_error, actor_info = awac_actor_loss(
-            policy,
-            self.critic,
-            batch,
-            z,
-            q,
+            distribution,
+            batch.actions,
+            q.amin(0) - value.detach(),
             weights=self._weights,
             action_clamp=settings.action_clamp,
-            generator=self.generator,
         )
         info |= actor_info
         if lambda_pearl > 0:
+            alpha = settings.entropy_coefficient
+            log_density = distribution.log_density(unsquashed) if alpha > 0 else 0.0
             pearl_error, pearl_info = pearl_actor_loss(
-                policy,
-                self.critic,
-                batch,
-                z,
-                entropy_coefficient=settings.entropy_coefficient,
-                generator=self.generator,
+                value, log_density, entropy_coefficient=alpha
             )
             actor_error = actor_error + lambda_pearl * pearl_error
             info |= pearl_info
-        step(self.policy_optimizer, actor_error)  # first: its graph runs through the critic
-        step(self.critic_optimizer, critic_error)
+        return critic_error + actor_error, info
 
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.target_critic.parameters()),
-                list(self.critic.parameters()),
-                settings.target_rate,
-            )
-        return info
+    @torch.no_grad()
+    def follow(self) -> None:
+        torch._foreach_lerp_(
+            list(self.target_critic.parameters()),
+            list(self.critic.parameters()),
+            self.settings.target_rate,
+        )
 
     def _weights(self, advantage: Tensor) -> Tensor:
         settings = self.settings

@@ -6,10 +6,9 @@ from typing import Any
 
 from smac_core.config import Config
 from smac_core.data.dataset import ARRAYS, Dataset, DatasetWriter, TaskData
+from smac_core.provenance import command
 from smac_core.tasks import load_tasks
-from smac_core.training.collection import collect
 from smac_core.training.progress import Progress
-from smac_core.training.run import command
 
 
 def collect_dataset(
@@ -28,6 +27,8 @@ def collect_dataset(
     The held-out tasks' data (``test/`` in the file) never train anything; they are what
     evaluation *from offline context* adapts to. Returns a sentence on the training data.
     """
+    from smac_core.training.collection import collect, worker_processes
+
     environment, collection = config.environment, config.collection
     train = load_tasks(config.tasks.train)[: tasks or None]
     splits = {
@@ -50,10 +51,11 @@ def collect_dataset(
             overwrite=overwrite,
         ) as writer,
         Progress("collecting", total, unit="trajectories", quiet=quiet) as bar,
+        worker_processes(workers) as executor,
     ):
         for split, (chosen, count) in splits.items():
             for data in collect(
-                config, chosen, split=split, trajectories=count, seed=seed, workers=workers
+                config, chosen, split=split, trajectories=count, seed=seed, executor=executor
             ):
                 writer.add_task(split, data)
                 bar.advance(count)

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smac_core.commands.evaluate import percent, plain
-from smac_core.commands.pipeline import Interrupted, Pipeline
+from smac_core.commands.pipeline import Interrupted, Pipeline, run
 from smac_core.config import load_config
 from smac_core.figures import draw, load_evaluations
 
@@ -23,7 +23,7 @@ SHORTER = ["offline.steps=8000", "evaluation.repeats=2"]
 def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> None:
     """Run, print the table, draw the figures and film one held-out task."""
     from smac_core.commands.render import film_run
-    from smac_core.training.run import resolve_device
+    from smac_core.devices import resolve_device, use_threads
 
     console = Console(stderr=True, quiet=quiet)
     began = time.monotonic()
@@ -38,8 +38,9 @@ def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> 
         quiet=quiet,
         announce=lambda stage: console.print(f"[bold cyan]{stage}[/]"),
     )
+    use_threads(0, pipeline.config)
     try:
-        scores = pipeline.run()
+        (scores,) = run([pipeline])
     except Interrupted:
         console.print("saved; the same command goes on from here")
         raise typer.Exit(130) from None

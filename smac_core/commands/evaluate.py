@@ -7,13 +7,15 @@ import numpy as np
 import torch
 
 from smac_core.config import Config, override_config
-from smac_core.data.dataset import Dataset, TaskData, git_revision
+from smac_core.data.dataset import Dataset, TaskData
 from smac_core.errors import InputError
-from smac_core.evaluation import MetaTest, interval, meta_test
+from smac_core.evaluation import MetaTest, meta_test
+from smac_core.intervals import interval
+from smac_core.provenance import command, git_revision
 from smac_core.tasks import load_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.progress import Progress
-from smac_core.training.run import command, load_agent, load_dataset, write_json
+from smac_core.training.run import load_agent, load_dataset, write_json
 
 CONTEXTS = {"online": ("online",), "offline": ("offline",), "both": ("online", "offline")}
 

@@ -23,13 +23,15 @@ from smac_core.commands.evaluate import (
     offline_data,
 )
 from smac_core.config import Config, load_config
-from smac_core.data.dataset import Dataset, git_revision
+from smac_core.data.dataset import Dataset
 from smac_core.errors import InputError
+from smac_core.phases import PHASES
+from smac_core.provenance import command, git_revision
 from smac_core.tasks import load_tasks
 from smac_core.training import self_supervised
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.offline import train_offline
-from smac_core.training.run import PHASES, Run, command, write_json
+from smac_core.training.run import Run, write_json
 
 # row of the table: (run's folder, phase)
 ROWS = {
@@ -59,24 +61,6 @@ class Pipeline:
     device: str = "cpu"
     quiet: bool = False
     announce: Callable[[str], None] = print
-
-    def run(self) -> dict[str, Any]:
-        """All stages; the scores, also in OUT/scores.json.
-
-        Raises:
-            Interrupted: Ctrl-C.
-            InputError: the folder holds a pipeline with other settings.
-        """
-        self._claim()
-        if not self.data.exists():
-            self._stage("collecting labelled data with the scripted policy", self._collect)
-        for algorithm in ("meta_bc", "smac"):
-            self._stage(f"meta-training {algorithm} offline", self._train, algorithm)
-        with make_pool(self.config, self.workers) as pool:
-            for phase in self.phases:
-                self._stage(f"second phase: {phase}", self._self_train, phase, pool)
-            self._stage("adapting to held-out tasks", self._evaluate, pool)
-        return self._scores()
 
     @property
     def data(self) -> Path:
@@ -109,15 +93,16 @@ class Pipeline:
                 "the same ones to go on with it, or another --out",
             )
 
-    def _stage(self, name: str, work: Callable, *arguments: Any) -> None:
-        self.announce(name)
-        began = time.monotonic()
-        try:
-            work(*arguments)
-        finally:  # a stage in several sittings takes the sum of them
-            before = json.loads(self.times.read_text()) if self.times.exists() else {}
-            total = before.get(name, 0.0) + time.monotonic() - began
-            write_json(self.times, before | {name: round(total, 1)})
+    def prepare(self) -> None:
+        """Claim the folder, and make the offline data where there are none."""
+        self._claim()
+        if not self.data.exists():
+            stage("collecting labelled data with the scripted policy", [self], self._collect)
+
+    def add_seconds(self, name: str, seconds: float) -> None:
+        """A stage in several sittings takes the sum of them."""
+        before = json.loads(self.times.read_text()) if self.times.exists() else {}
+        write_json(self.times, before | {name: round(before.get(name, 0.0) + seconds, 1)})
 
     def _collect(self) -> None:
         collect_dataset(
@@ -129,35 +114,28 @@ class Pipeline:
             quiet=self.quiet,
         )
 
-    def _train(self, algorithm: str) -> None:
+    def offline_run(self, algorithm: str) -> Run:
+        """The offline phase of an algorithm, as far as it is."""
         folder = self.out / algorithm
         if (folder / "offline" / "checkpoints" / "latest").exists():
-            run = Run.resume(folder, "offline", device=self.device, dataset_path=self.data)
-        else:
-            dataset = Dataset.load(self.data)
-            run = Run.create(
-                folder,
-                self.config,
-                dataset,
-                algorithm=algorithm,
-                seed=self.seed,
-                device=self.device,
-            )
-        if run.step < self.config.offline.steps and not train_offline(run, quiet=self.quiet):
-            raise Interrupted
+            return Run.resume(folder, "offline", device=self.device, dataset_path=self.data)
+        return Run.create(
+            folder,
+            self.config,
+            Dataset.load(self.data),
+            algorithm=algorithm,
+            seed=self.seed,
+            device=self.device,
+        )
 
-    def _self_train(self, phase: str, pool: EnvironmentPool) -> None:
+    def second_run(self, phase: str) -> Run:
+        """A second phase of SMAC, as far as it is."""
         folder = self.out / "smac"
-        arguments = {"device": self.device, "dataset_path": self.data}
-        if (folder / phase / "checkpoints" / "latest").exists():
-            run = Run.resume(folder, phase, **arguments)
-        else:
-            run = self_supervised.begin(folder, phase, **arguments)
-        done = run.step >= run.config.self_supervised.iterations
-        if not done and not self_supervised.self_train(run, pool, quiet=self.quiet):
-            raise Interrupted
+        begun = (folder / phase / "checkpoints" / "latest").exists()
+        begin = Run.resume if begun else self_supervised.begin
+        return begin(folder, phase, device=self.device, dataset_path=self.data)
 
-    def _evaluate(self, pool: EnvironmentPool) -> None:
+    def evaluate(self, pool: EnvironmentPool) -> None:
         for name, phase in ROWS.values():
             run = self.out / name
             if not (run / phase).exists():
@@ -176,7 +154,7 @@ class Pipeline:
                     pool=pool,
                 )
 
-    def _scores(self) -> dict[str, Any]:
+    def scores(self) -> dict[str, Any]:
         dataset = Dataset.load(self.data)
         held_out = offline_data(dataset, load_tasks(self.config.tasks.test))
         horizon = self.config.environment.horizon
@@ -210,8 +188,55 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def run(pipelines: list[Pipeline]) -> list[dict[str, Any]]:
+    """All stages of seeds that train at once (or of one): their scores, also in OUT/scores.json.
+
+    Raises:
+        Interrupted: Ctrl-C, or the time is up.
+        InputError: a folder holds a pipeline with other settings, or the seeds are not equally far.
+    """
+    first = pipelines[0]
+    for pipeline in pipelines:
+        pipeline.prepare()
+    for algorithm in ("meta_bc", "smac"):
+        stage(f"meta-training {algorithm} offline", pipelines, _train, pipelines, algorithm)
+    with make_pool(first.config, first.workers) as pool:
+        for phase in first.phases:
+            stage(f"second phase: {phase}", pipelines, _self_train, pipelines, phase, pool)
+        for pipeline in pipelines:
+            stage("adapting to held-out tasks", [pipeline], pipeline.evaluate, pool)
+    return [pipeline.scores() for pipeline in pipelines]
+
+
+def stage(name: str, pipelines: list[Pipeline], work: Callable, *arguments: Any) -> None:
+    """Announce and time a stage of some seeds."""
+    seeds = ", ".join(str(pipeline.seed) for pipeline in pipelines)
+    pipelines[0].announce(f"seed {seeds}: {name}")
+    began = time.monotonic()
+    try:
+        work(*arguments)
+    finally:
+        together = f" ({len(pipelines)} seeds at once)" if len(pipelines) > 1 else ""
+        for pipeline in pipelines:
+            pipeline.add_seconds(name + together, time.monotonic() - began)
+
+
+def _train(pipelines: list[Pipeline], algorithm: str) -> None:
+    runs = [pipeline.offline_run(algorithm) for pipeline in pipelines]
+    left = [run for run in runs if run.step < run.config.offline.steps]
+    if left and not train_offline(*left, quiet=pipelines[0].quiet):
+        raise Interrupted
+
+
+def _self_train(pipelines: list[Pipeline], phase: str, pool: EnvironmentPool) -> None:
+    runs = [pipeline.second_run(phase) for pipeline in pipelines]
+    left = [run for run in runs if run.step < run.config.self_supervised.iterations]
+    if left and not self_supervised.self_train(*left, pool=pool, quiet=pipelines[0].quiet):
+        raise Interrupted
+
+
 def run_seed(
     domain: str, scale: str, out: Path, seed: int, overrides: list[str], **arguments: Any
 ) -> dict[str, Any]:
     """One seed of a domain at a scale in its own folder."""
-    return Pipeline(out, load_config(domain, scale, overrides), seed, **arguments).run()
+    return run([Pipeline(out, load_config(domain, scale, overrides), seed, **arguments)])[0]

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from smac_core.agent import choose
+from smac_core.commands.checks import check_film
 from smac_core.commands.evaluate import choose_tasks
 from smac_core.config import Config
 from smac_core.errors import InputError
 from smac_core.training.collection import make_policy
 from smac_core.training.run import load_agent
 
-FORMATS = (".gif", ".mp4", ".png")
 STRIP = 5  # pictures in a .png strip
 
 Frame = np.ndarray  # [height, width, 3] uint8
@@ -92,8 +92,7 @@ def film_policy(
 def _open(
     config: Config, tasks: str, number: int, out: Path, width: int, height: int, horizon: int = 0
 ) -> tuple[gymnasium.Env, dict[str, Any]]:
-    if out.suffix not in FORMATS:
-        raise InputError(out, "format", out.suffix or "none", " or ".join(FORMATS))
+    check_film(out)
     chosen = choose_tasks(config, tasks)
     if number >= len(chosen):
         raise InputError("--task", "number", number, f"0 to {len(chosen) - 1} of {tasks}")

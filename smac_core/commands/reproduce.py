@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from smac_core.commands.pipeline import ROWS
-from smac_core.evaluation import interval
 from smac_core.figures import COLORS, CONTEXT_COLORS, NAMES, load_evaluations, load_metrics
+from smac_core.intervals import interval
 from smac_core.training.run import write_json
 
 COLUMNS = ["method", "context", "behavior", "tasks", "seeds"]

@@ -42,7 +42,6 @@ import contextlib
 import hashlib
 import json
 import os
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -56,6 +55,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smac_core.errors import InputError
+from smac_core.provenance import git_revision
 
 SCHEMA_VERSION = 1
 FORMAT = "smac-dataset"
@@ -466,19 +466,6 @@ class Dataset:
             ],
             "behaviors": dict(sum((_behaviors(task) for task in tasks), Counter())),
         }
-
-
-def git_revision() -> str:
-    """Commit of the checkout that this package runs from, ``-dirty`` if edited, or ``unknown``."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():  # installed: a repository further up is somebody else's
-        return "unknown"
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def _split_summary(tasks: list[TaskData], threshold: float | None) -> dict[str, Any]:

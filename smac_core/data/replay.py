@@ -1,13 +1,16 @@
-"""Multi-task replay: every task's transitions in one preallocated tensor on the training device.
+"""Multi-task replay: every task's transitions in two tensors on the training device.
 
 A row is (s, a, r, s', terminal), so that a context (s, a, r) is the head of a row and a meta-batch
 is a single gather. Observations are stored standardised (see ``Standardizer``), rewards unscaled.
 """
 
+from copy import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+PAGE = 256  # rows: what a task's online part grows by
 
 
 class Batch(NamedTuple):
@@ -64,10 +67,12 @@ class Layout(NamedTuple):
 
 
 class TaskBuffer:
-    """Rows of every task: [tasks, capacity, width].
+    """Rows of every task, found by one index: first a task's offline rows, then its online ones.
 
-    The offline rows of a task come first and are never overwritten; online rows follow and wrap
-    around within the rest.
+    Offline rows, never overwritten, lie one task after the other in ``offline`` [sum n_i, width].
+    Online rows wrap around within a task's capacity. They lie in ``online`` [pages * PAGE, width],
+    which grows as tasks ask for pages: memory is what was practised, not what could be.
+    ``online`` moves only in ``append`` and ``load_online_state``.
 
     Args:
         offline: the offline rows of each task, [n_i, width] each; n_i may differ.
@@ -75,24 +80,37 @@ class TaskBuffer:
     """
 
     def __init__(self, offline: list[Tensor], online_capacity: int, device: torch.device | str):
-        width = offline[0].shape[-1]
-        self.offline_capacity = max(len(rows) for rows in offline)
+        sizes = [len(rows) for rows in offline]
+        self.offline = torch.cat([rows.to(device) for rows in offline])
+        self.offline_sizes = torch.tensor(sizes, device=device)
+        self.offline_starts = self.offline_sizes.cumsum(0) - self.offline_sizes
         self.online_capacity = online_capacity
-        capacity = self.offline_capacity + online_capacity
-        self.rows = torch.zeros(len(offline), capacity, width, device=device)
-        for task, rows in enumerate(offline):
-            self.rows[task, : len(rows)] = rows
-        self.offline_sizes = torch.tensor([len(rows) for rows in offline], device=device)
+        self._clear()
+
+    def _clear(self) -> None:
+        device = self.offline.device
+        self.online = self.offline.new_empty(0, self.width)
+        self.pages = torch.zeros(
+            self.tasks, -(-self.online_capacity // PAGE), dtype=torch.long, device=device
+        )  # where a task's pages lie, in pages
         self.online_sizes = torch.zeros_like(self.offline_sizes)
-        self.online_written = [0] * len(offline)  # ever, a task; kept on the host
+        self.online_written = [0] * self.tasks  # ever, a task; kept on the host
+        self._held = [0] * self.tasks  # pages
+
+    def head(self, width: int) -> "TaskBuffer":
+        """The first columns as a buffer: offline rows are shared, online rows its own."""
+        other = copy(self)
+        other.offline = self.offline[:, :width]
+        other._clear()
+        return other
 
     @property
     def tasks(self) -> int:
-        return self.rows.shape[0]
+        return len(self.offline_sizes)
 
     @property
     def width(self) -> int:
-        return self.rows.shape[-1]
+        return self.offline.shape[-1]
 
     def append(self, task: int, rows: Tensor) -> None:
         """Add online rows [L, width] of one task, over its oldest when full.
@@ -107,10 +125,32 @@ class TaskBuffer:
         if not torch.isfinite(rows).all():
             raise ValueError(f"online rows for task {task} hold NaN or infinity; nothing was added")
         written = self.online_written[task]
-        slots = (written + torch.arange(len(rows), device=self.rows.device)) % self.online_capacity
-        self.rows[task, self.offline_capacity + slots] = rows.to(self.rows.device)
+        size = min(written + len(rows), self.online_capacity)
+        self._reserve(task, size)
+        slots = written + torch.arange(len(rows), device=self.online.device)
+        places = self._places(self.pages[task], slots % self.online_capacity)
+        self.online[places] = rows.to(self.online.device)
         self.online_written[task] = written + len(rows)
-        self.online_sizes[task] = min(self.online_written[task], self.online_capacity)
+        self.online_sizes[task] = size
+
+    def _reserve(self, task: int, size: int) -> None:
+        """Pages for ``size`` online rows of a task; ``online`` grows by half when it is full."""
+        held, needed, used = self._held[task], -(-size // PAGE), sum(self._held)
+        if needed <= held:
+            return
+        end = used + needed - held
+        if end * PAGE > len(self.online):
+            rows = max(end, len(self.online) * 3 // 2 // PAGE) * PAGE
+            grown = self.online.new_empty(rows, self.width)
+            grown[: used * PAGE] = self.online[: used * PAGE]
+            self.online = grown
+        self.pages[task, held:needed] = torch.arange(used, end)
+        self._held[task] = needed
+
+    @staticmethod
+    def _places(pages: Tensor, slots: Tensor) -> Tensor:
+        """Rows of ``online`` where slots [..., n] of a task lie, given its pages [..., p]."""
+        return pages.gather(-1, slots // PAGE) * PAGE + slots % PAGE
 
     def sample(
         self,
@@ -127,6 +167,17 @@ class TaskBuffer:
         ones. ``online_window`` then draws a task's online rows from one random run of that many
         neighbours: a few trajectories, as a context at meta-test time is.
         """
+        return self.rows(tasks, self.draw(tasks, count, generator, from_online, online_window))
+
+    def draw(
+        self,
+        tasks: Tensor,
+        count: int,
+        generator: torch.Generator | None = None,
+        from_online: Tensor | None = None,
+        online_window: int | None = None,
+    ) -> Tensor:
+        """Which rows ``sample`` takes: indices [T, count] of a task's own, offline ones first."""
         offline, online = self.offline_sizes[tasks], self.online_sizes[tasks]
         if from_online is None:
             first, size = torch.zeros_like(offline), offline + online
@@ -136,34 +187,41 @@ class TaskBuffer:
             size = torch.where(from_online, online, offline)
         if online_window is not None and from_online is not None:
             window = torch.where(from_online, size.clamp_max(online_window), size)
-            uniform = torch.rand(len(tasks), device=self.rows.device, generator=generator)
+            uniform = torch.rand(len(tasks), device=tasks.device, generator=generator)
             spare = size - window
             first = first + torch.minimum((uniform * (spare + 1)).long(), spare)
             size = window
-        uniform = torch.rand(len(tasks), count, device=self.rows.device, generator=generator)
+        uniform = torch.rand(len(tasks), count, device=tasks.device, generator=generator)
         size = size.unsqueeze(-1)
-        index = first.unsqueeze(-1) + torch.minimum((uniform * size).long(), size - 1)
-        # positions count a task's offline rows, then its online rows: skip the gap between them
-        gap = (self.offline_capacity - offline).unsqueeze(-1)
-        index = index + torch.where(index >= offline.unsqueeze(-1), gap, 0)
-        return self.rows[tasks.unsqueeze(-1), index]
+        return first.unsqueeze(-1) + torch.minimum((uniform * size).long(), size - 1)
+
+    def rows(self, tasks: Tensor, index: Tensor) -> Tensor:
+        """Rows [T, n, width] at indices [T, n] of tasks [T], see ``draw``."""
+        offline = self.offline_sizes[tasks].unsqueeze(-1)
+        places = self.offline_starts[tasks].unsqueeze(-1) + torch.minimum(index, offline - 1)
+        rows = self.offline[places]
+        if not len(self.online):
+            return rows
+        places = self._places(self.pages[tasks], (index - offline).clamp_min(0))
+        return torch.where((index >= offline).unsqueeze(-1), self.online[places], rows)
 
     def online_state(self) -> tuple[dict[str, Tensor], list[int]]:
-        """What a checkpoint keeps: the online rows, and how many were ever written."""
-        kept = max(self.online_sizes.max().item(), 1)
-        start = self.offline_capacity
-        return {"online": self.rows[:, start : start + kept].contiguous()}, list(
-            self.online_written
-        )
+        """What a checkpoint keeps: the online rows, task after task, and how many were written."""
+        sizes = self.online_sizes.tolist()
+        slots = torch.arange(max(sizes), device=self.online.device)
+        places = [
+            self._places(pages, slots[:size]) for pages, size in zip(self.pages, sizes, strict=True)
+        ]
+        return {"online": self.online[torch.cat(places)]}, list(self.online_written)
 
     def load_online_state(self, tensors: dict[str, Tensor], written: list[int]) -> None:
         """The inverse of ``online_state``."""
-        rows = tensors["online"].to(self.rows.device)
-        start = self.offline_capacity
-        self.rows[:, start : start + rows.shape[1]] = rows
-        self.online_written = list(written)
+        self._clear()
         sizes = [min(count, self.online_capacity) for count in written]
-        self.online_sizes.copy_(torch.tensor(sizes))
+        rows = tensors["online"].split(sizes) if any(sizes) else []
+        for task, part in enumerate(rows):
+            self.append(task, part)
+        self.online_written = list(written)
 
 
 class Replay:
@@ -181,10 +239,9 @@ class Replay:
         device: torch.device | str = "cpu",
     ):
         self.layout = layout
-        width = layout.context_width
         self.rl = TaskBuffer(rl_rows, online_capacity, device)
-        self.context = TaskBuffer([rows[:, :width] for rows in rl_rows], online_capacity, device)
-        self.device = self.rl.rows.device
+        self.context = self.rl.head(layout.context_width)
+        self.device = self.rl.offline.device
 
     @property
     def tasks(self) -> int:

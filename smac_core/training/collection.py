@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
@@ -12,7 +13,7 @@ import numpy as np
 
 from smac_core.config import Config
 from smac_core.data.dataset import TaskData
-from smac_core.training.environment_pool import make_environment
+from smac_core.training.environment_host import make_environment
 
 
 def collect(
@@ -22,9 +23,11 @@ def collect(
     split: str,
     trajectories: int,
     seed: int,
-    workers: int,
+    executor: ProcessPoolExecutor | None,
 ) -> Iterator[TaskData]:
     """Each task's data, in order. The numbers depend on the seed alone, not on the workers.
+
+    ``executor``: see `worker_processes`; None does the work in this process.
 
     A task's trajectories have ``config.collection.length`` steps each; the behaviour policy does
     not know which task is rewarded.
@@ -37,20 +40,29 @@ def collect(
         trajectories,
     )
     seeds = np.random.SeedSequence([seed, split == "test"]).spawn(len(tasks))
-    if workers <= 1:
+    if executor is None:
         for task, task_seed in zip(tasks, seeds, strict=True):
             yield collect_task(*job, task, task_seed)
+        return
+    futures = [
+        executor.submit(collect_task, *job, task, task_seed)
+        for task, task_seed in zip(tasks, seeds, strict=True)
+    ]
+    for future in futures:
+        yield future.result()
+
+
+@contextmanager
+def worker_processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Processes to collect in, ended afterwards; none of their own for one worker or fewer."""
+    if workers <= 1:
+        yield None
         return
     executor = ProcessPoolExecutor(
         workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
     )
     try:
-        futures = [
-            executor.submit(collect_task, *job, task, task_seed)
-            for task, task_seed in zip(tasks, seeds, strict=True)
-        ]
-        for future in futures:
-            yield future.result()
+        yield executor
     finally:
         executor.shutdown(cancel_futures=True)
 

@@ -1,8 +1,9 @@
 """Many Gymnasium environments stepped as one, spread over worker processes.
 
 A worker hosts several environments, since a physics step costs far less than a message between
-processes. Observations, actions and rewards travel in shared memory; the pipes carry only the word
-to go. Nothing here imports torch: workers start in half a second and stay small.
+processes. Observations, actions, rewards and which environments step are in shared memory; the
+pipes carry only the word to go. Nothing here imports torch: workers start in half a second and
+stay small.
 """
 
 import contextlib
@@ -13,8 +14,16 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
+from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
+
+from smac_core.training.environment_host import (
+    BatchHost,
+    SeparateHost,
+    Shared,
+    make_environment,
+    steps_in_batches,
+)
 
 
 class EnvironmentPoolError(RuntimeError):
@@ -30,20 +39,11 @@ class Step(NamedTuple):
     success: np.ndarray  # [k] bool; info["success"] where the environment has it
 
 
-def make_environment(environment_id: str, kwargs: dict[str, Any], horizon: int) -> gymnasium.Env:
-    """The environment with its time limit set to ``horizon`` steps.
-
-    Passive checks are left out: they cost more than the physics, and tests run the full checker.
-    """
-    return gymnasium.make(
-        environment_id, max_episode_steps=horizon, disable_env_checker=True, **kwargs
-    )
-
-
 class EnvironmentPool:
     """``size`` environments in ``workers`` processes; environment i lives in worker i % workers.
 
-    ``workers=0`` keeps them all in this process (a debugger can step into them).
+    ``workers=0`` keeps them all in this process (a debugger can step into them). Episodes are
+    their caller's to end: a time limit's truncation is not passed on.
     """
 
     def __init__(
@@ -58,21 +58,25 @@ class EnvironmentPool:
         arguments = (environment_id, kwargs or {}, horizon)
         probe = make_environment(*arguments)
         ds, da = probe.observation_space.shape[0], probe.action_space.shape[0]
+        host = BatchHost if steps_in_batches(probe.spec) else SeparateHost
         probe.close()
         self.size, self.observation_dim, self.action_dim = size, ds, da
         self._closed = False
+        self._stepping: np.ndarray | None = None  # environments between step_async and step_wait
         self._workers: list[_Worker] = []
+        self._local = None
         workers = min(workers, size)
+        sizes = (size, ds, da)
         if workers == 0:
-            self._shared = _Shared.create(size, ds, da, lambda n: np.zeros(n, np.float32))
-            self._local = _Host(arguments, self._shared)
+            self._shared = Shared.over(np.zeros(Shared.length(*sizes), np.float32), *sizes)
+            self._local = host(arguments, self._shared)
             return
         context = multiprocessing.get_context("spawn")
-        raw = [context.RawArray("f", n) for n in _Shared.lengths(size, ds, da)]
-        self._shared = _Shared.create(size, ds, da, iter_arrays(raw))
-        self._local = None
-        for _ in range(workers):
-            self._workers.append(_Worker(context, arguments, raw, (size, ds, da)))
+        memory = context.RawArray("f", Shared.length(*sizes))
+        self._shared = Shared.over(np.frombuffer(memory, np.float32), *sizes)
+        for number in range(workers):
+            job = (host, arguments, memory, sizes, (workers, number))
+            self._workers.append(_Worker(context, job))
 
     def reset(
         self,
@@ -81,36 +85,74 @@ class EnvironmentPool:
         seeds: Sequence[int] | None = None,
     ) -> np.ndarray:
         """Put environments into tasks, seeded where ``seeds`` are given; observations [k, ds]."""
+        self._expect_idle()
         environments = np.asarray(environments)
         seeds = [None] * len(environments) if seeds is None else seeds
-        self._command("reset", environments, list(zip(tasks, seeds, strict=True)))
+        triples = list(zip(environments.tolist(), tasks, seeds, strict=True))
+        if self._local is not None and triples:
+            self._local.reset(*zip(*triples, strict=True))
+        count = len(self._workers)
+        for number, worker in enumerate(self._workers):
+            theirs = [(e // count, task, seed) for e, task, seed in triples if e % count == number]
+            if theirs:
+                worker.send(tuple(zip(*theirs, strict=True)))
+        self._collect()
         return self._shared.observations[environments].copy()
 
     def step(self, environments: np.ndarray, actions: np.ndarray) -> Step:
         """Step the environments [k] named with actions [k, da]."""
-        shared = self._shared
+        self.step_async(environments, actions)
+        return self.step_wait()
+
+    def step_async(self, environments: np.ndarray, actions: np.ndarray) -> None:
+        """Let the workers begin a step; `step_wait` gives what came of it.
+
+        Raises:
+            AlreadyPendingCallError: a step is under way.
+        """
+        self._expect_idle()
+        shared, count = self._shared, len(self._workers)
         shared.actions[environments] = actions
-        self._command("step", environments)
+        shared.chosen[:] = 0
+        shared.chosen[environments] = 1
+        self._stepping = environments
+        for number, worker in enumerate(self._workers):
+            if shared.chosen[number::count].any():
+                worker.send("step")
+
+    def step_wait(self) -> Step:
+        """Wait for the step that `step_async` began.
+
+        Raises:
+            EnvironmentPoolError: an environment failed, or its worker died.
+            NoAsyncCallError: no step is under way.
+        """
+        if self._stepping is None:
+            raise NoAsyncCallError("step_wait: found no step under way", "step_async")
+        shared, environments = self._shared, self._stepping
+        if self._local is not None:
+            self._stepping = None
+            self._local.step()
+        self._collect()
+        self._stepping = None
         return Step(
-            shared.observations[environments].copy(),
-            shared.rewards[environments].copy(),
+            shared.observations[environments],
+            shared.rewards[environments],
             shared.terminated[environments] > 0,
             shared.success[environments] > 0,
         )
 
-    def _command(self, word: str, environments: np.ndarray, tasks: list | None = None) -> None:
-        if self._local is not None:
-            self._local.execute(word, environments.tolist(), tasks)
-            return
-        busy, count = [], len(self._workers)
-        for number, worker in enumerate(self._workers):
-            mine = np.flatnonzero(environments % count == number)
-            if len(mine):
-                theirs = None if tasks is None else [tasks[i] for i in mine]
-                worker.send((word, environments[mine].tolist(), theirs))
-                busy.append(worker)
-        failures = [failure for worker in busy if (failure := worker.receive())]
+    def _expect_idle(self) -> None:
+        if self._stepping is not None or any(worker.busy for worker in self._workers):
+            raise AlreadyPendingCallError("the pool has a step or reset under way", "step_async")
+
+    def _collect(self) -> None:
+        """Wait for every busy worker."""
+        failures = [
+            failure for worker in self._workers if worker.busy and (failure := worker.receive())
+        ]
         if failures:
+            self._stepping = None
             raise EnvironmentPoolError(failures[0])
 
     def close(self) -> None:
@@ -130,96 +172,30 @@ class EnvironmentPool:
         self.close()
 
 
-class _Shared(NamedTuple):
-    """float32 views of the memory that parent and workers share."""
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminated: np.ndarray
-    success: np.ndarray
-
-    @staticmethod
-    def lengths(size: int, ds: int, da: int) -> list[int]:
-        return [size * ds, size * da, size, size, size]
-
-    @classmethod
-    def create(cls, size: int, ds: int, da: int, allocate) -> "_Shared":
-        arrays = [allocate(n) for n in cls.lengths(size, ds, da)]
-        return cls(arrays[0].reshape(size, ds), arrays[1].reshape(size, da), *arrays[2:])
-
-
-def iter_arrays(raw: list):
-    """An allocator that hands out numpy views of shared memory, in order."""
-    remaining = iter(raw)
-    return lambda _: np.frombuffer(next(remaining), np.float32)
-
-
-class _Host:
-    """Environments by number, made when first used."""
-
-    def __init__(self, arguments: tuple, shared: _Shared):
-        self.arguments = arguments
-        self.shared = shared
-        self.environments: dict[int, gymnasium.Env] = {}
-
-    def execute(self, word: str, environments: list[int], tasks: list | None) -> None:
-        if word == "reset":
-            for number, (task, seed) in zip(environments, tasks, strict=True):
-                self._reset(number, task, seed)
-            return
-        for number in environments:
-            self._step(number)
-
-    def _reset(self, number: int, task: dict[str, Any], seed: int | None) -> None:
-        if number not in self.environments:
-            self.environments[number] = make_environment(*self.arguments)
-        options = {"task": task}
-        observation, info = self.environments[number].reset(seed=seed, options=options)
-        self.shared.observations[number] = observation
-        self.shared.success[number] = info.get("success", False)
-
-    def _step(self, number: int) -> None:
-        shared = self.shared
-        observation, reward, terminated, _, info = self.environments[number].step(
-            shared.actions[number].copy()
-        )
-        shared.observations[number] = observation
-        shared.rewards[number] = reward
-        shared.terminated[number] = terminated
-        shared.success[number] = info.get("success", False)
-
-    def close(self) -> None:
-        for environment in self.environments.values():
-            environment.close()
-
-
 class _Worker:
     """The parent's end of one worker process."""
 
-    def __init__(self, context, arguments: tuple, raw: list, sizes: tuple[int, int, int]):
+    def __init__(self, context, job: tuple):
+        self.busy = False  # an answer is due
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_work, args=(theirs, arguments, raw, sizes), daemon=True
-        )
+        self.process = context.Process(target=_work, args=(theirs, *job), daemon=True)
         self.process.start()
         theirs.close()
 
-    def send(self, message: tuple) -> None:
-        try:
+    def send(self, message: Any) -> None:
+        with contextlib.suppress(BrokenPipeError):  # `receive` will tell
             self.pipe.send(message)
-        except BrokenPipeError:
-            raise EnvironmentPoolError(self._death()) from None
+        self.busy = True
 
     def receive(self) -> str | None:
+        """What went wrong with the last message, or None."""
         try:
-            return self.pipe.recv()
+            failure = self.pipe.recv()
         except (EOFError, ConnectionResetError):
-            return self._death()
-
-    def _death(self) -> str:
-        self.process.join(1)
-        return f"an environment worker died (exit code {self.process.exitcode})"
+            self.process.join(1)
+            failure = f"an environment worker died (exit code {self.process.exitcode})"
+        self.busy = False
+        return failure
 
     def close(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -230,9 +206,18 @@ class _Worker:
         self.pipe.close()
 
 
-def _work(pipe: Connection, arguments: tuple, raw: list, sizes: tuple[int, int, int]) -> None:
+def _work(
+    pipe: Connection,
+    host_class: type,
+    arguments: tuple,
+    memory: Any,
+    sizes: tuple[int, int, int],
+    share: tuple[int, int],
+) -> None:
+    """A worker's life: "step", (rows, tasks, seeds) to reset, or None to end; answers by pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    host = _Host(arguments, _Shared.create(*sizes, iter_arrays(raw)))
+    shared = Shared.over(np.frombuffer(memory, np.float32), *sizes)
+    host = host_class(arguments, shared.every(*share))
     while True:
         try:
             message = pipe.recv()
@@ -242,7 +227,7 @@ def _work(pipe: Connection, arguments: tuple, raw: list, sizes: tuple[int, int, 
             host.close()
             return
         try:
-            host.execute(*message)
+            host.step() if message == "step" else host.reset(*message)
             pipe.send(None)
         except Exception:
             story = traceback.format_exc()

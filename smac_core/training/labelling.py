@@ -3,6 +3,8 @@
 In the process of ``smac self-train`` and in the reward labeler's node alike.
 """
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,8 +12,9 @@ from torch import Tensor
 from smac_core.agent import Agent
 from smac_core.config import Config
 from smac_core.data.dataset import Dataset
-from smac_core.data.replay import Replay
+from smac_core.data.replay import Replay, TaskBuffer
 from smac_core.errors import InputError
+from smac_core.networks import ContextEncoder, Gaussian
 from smac_core.training.rollout import Trajectories
 from smac_core.training.run import make_replay
 
@@ -29,11 +32,46 @@ def label(
 
     ``tasks`` [E] says whose offline history labels each trajectory.
     """
-    offline = torch.zeros(len(tasks), dtype=torch.bool, device=tasks.device)
-    history = replay.context.sample(tasks, context, generator, from_online=offline)
-    z = agent.encoder(history).sample(generator)
+    if replay not in _factors:
+        _factors[replay] = OfflineFactors(replay)
+    z = _factors[replay].posterior(agent.encoder, tasks, context, generator).sample(generator)
     rewards = agent.label(trajectories.observations, trajectories.actions, z)
     return rewards * trajectories.present
+
+
+class OfflineFactors:
+    """The Gaussian factor of every offline transition, so that none is encoded twice.
+
+    A posterior is a product of one factor a transition, and a transition's factor depends on
+    nothing else: with the encoder frozen, drawing transitions and encoding them is drawing factors.
+    """
+
+    def __init__(self, replay: Replay):
+        buffer = replay.context
+        self._rows = buffer.offline.split(buffer.offline_sizes.tolist())  # a view a task
+        self._weights = torch.empty(0)  # that the factors are of
+        self._factors: TaskBuffer | None = None
+
+    @torch.no_grad()
+    def posterior(
+        self,
+        encoder: ContextEncoder,
+        tasks: Tensor,
+        count: int,
+        generator: torch.Generator | None = None,
+    ) -> Gaussian:
+        """q(z | h) [E, dz], each h ``count`` offline transitions of a task in ``tasks`` [E]."""
+        # by value: some ways of writing into a tensor leave its version as it is
+        weights = torch.cat([parameter.flatten() for parameter in encoder.parameters()])
+        if self._factors is None or not torch.equal(weights, self._weights):
+            factors = [torch.cat(encoder.factors(rows), -1) for rows in self._rows]
+            self._factors = TaskBuffer(factors, 0, weights.device)
+            self._weights = weights
+        drawn = self._factors.sample(tasks, count, generator)
+        return encoder.product(*drawn.chunk(2, -1))
+
+
+_factors: WeakKeyDictionary[Replay, OfflineFactors] = WeakKeyDictionary()
 
 
 class Labeler:

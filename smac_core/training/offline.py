@@ -1,41 +1,62 @@
 """The offline phase (algorithm 1, lines 2 to 5), and its meta behaviour cloning counterpart."""
 
+from contextlib import ExitStack
+
 import torch
 
 from smac_core.losses import Info
 from smac_core.training.metrics import MetricLogger
 from smac_core.training.progress import Progress, interruptible
-from smac_core.training.run import Run
+from smac_core.training.run import Run, check_equally_far
+from smac_core.training.updates import Updates
 
 
-def train_offline(run: Run, *, quiet: bool = False) -> bool:
+def train_offline(*runs: Run, quiet: bool = False) -> bool:
     """Gradient steps until ``config.offline.steps``; whether it got there (Ctrl-C saves and stops).
 
+    Several runs, seeds of one configuration and equally far, train at once.
+
     Raises:
+        InputError: they are not equally far.
         FloatingPointError: a loss is NaN or infinite; the last good checkpoint stays.
     """
-    settings = run.config.offline
-    means = RunningMeans()
-    with (
-        MetricLogger(run.folder, resume_step=run.step or -1) as metrics,
-        Progress(f"offline {run.algorithm}", settings.steps, start=run.step, quiet=quiet) as bar,
-        interruptible("saving a checkpoint") as stop,
-    ):
+    check_equally_far(runs)
+    run, settings = runs[0], runs[0].config.offline
+    updates, means = Updates([(run.learner, run.replay) for run in runs], "offline"), RunningMeans()
+    with ExitStack() as stack:
+        loggers = [
+            stack.enter_context(MetricLogger(run.folder, resume_step=run.step or -1))
+            for run in runs
+        ]
+        title = f"offline {run.algorithm}" + (f" x {len(runs)}" if len(runs) > 1 else "")
+        bar = stack.enter_context(Progress(title, settings.steps, start=run.step, quiet=quiet))
+        stop = stack.enter_context(interruptible("saving a checkpoint"))
         while run.step < settings.steps and not stop.requested:
-            means.add(run.learner.offline_update(run.replay))
-            run.step += 1
-            run.counters["updates"] += 1
+            stops = (settings.log_every, settings.checkpoint_every)
+            most = min(settings.steps - run.step, *(n - run.step % n for n in stops))
+            count, info = updates.take(most)
+            means.add(info, count)
+            for one in runs:
+                one.step += count
+                one.counters["updates"] += count
             if run.step % settings.log_every == 0 or run.step == settings.steps:
-                values = means.take()
-                metrics.log("offline", run.step, values)
-                shown = {k: values[k] for k in ("reward_error", "critic_loss") if k in values}
+                every = means.take()
+                for logger, values in zip(loggers, every, strict=True):
+                    logger.log("offline", run.step, values)
+                shown = {k: every[0][k] for k in ("reward_error", "critic_loss") if k in every[0]}
                 bar.update(run.step, **shown)
             else:
                 bar.update(run.step)
             if run.step % settings.checkpoint_every == 0 and run.step < settings.steps:
-                run.save()
-        run.save()
+                save(runs)
+        save(runs)
     return run.step >= settings.steps
+
+
+def save(runs: tuple[Run, ...]) -> None:
+    """A checkpoint of each."""
+    for run in runs:
+        run.save()
 
 
 class RunningMeans:
@@ -45,18 +66,19 @@ class RunningMeans:
         self.totals: Info = {}
         self.count = 0
 
-    def add(self, info: Info) -> None:
-        self.count += 1
+    def add(self, info: Info, count: int = 1) -> None:
+        """Take in the means of ``count`` updates: scalars [], or [S] of S runs."""
+        self.count += count
         if not self.totals:
-            self.totals = {name: value.clone() for name, value in info.items()}
+            self.totals = {name: value * count for name, value in info.items()}
             return
-        torch._foreach_add_(list(self.totals.values()), list(info.values()))
+        torch._foreach_add_(list(self.totals.values()), list(info.values()), alpha=count)
 
-    def take(self) -> dict[str, float]:
-        """The means since the last call."""
+    def take(self) -> list[dict[str, float]]:
+        """Each run's means since the last call."""
         if not self.count:
-            return {}
-        values = (torch.stack(list(self.totals.values())) / self.count).tolist()
-        means = dict(zip(self.totals, values, strict=True))
+            return []
+        values = torch.stack(list(self.totals.values())).reshape(len(self.totals), -1) / self.count
+        means = [dict(zip(self.totals, of_run, strict=True)) for of_run in values.T.tolist()]
         self.totals, self.count = {}, 0
         return means

@@ -17,6 +17,7 @@ from smac_core.training.offline import RunningMeans
 from smac_core.training.rollout import Trajectories
 from smac_core.training.run import Run, copy_offline, identity
 from smac_core.training.self_supervised import begin
+from smac_core.training.updates import Updates
 
 PHASE = "self_supervised"
 
@@ -90,6 +91,7 @@ class OnlineTraining:
         self.trajectories = math.ceil(self.transitions / horizon)
         self._cut_short = False
         self._explorers_feed_encoder = not settings.freeze_context_buffer
+        self._updates = Updates([(run.learner, run.replay)], PHASE)
         self._means = RunningMeans()
         for name in ("pending", "pending_trajectories"):
             run.counters.setdefault(name, 0)
@@ -155,10 +157,11 @@ class OnlineTraining:
         run.counters["pending_trajectories"] += 1
 
     def update(self) -> None:
-        """One gradient step of actor and critic."""
-        self._means.add(self.run.learner.self_supervised_update(self.run.replay))
-        self.run.iteration_updates += 1
-        self.run.counters["updates"] += 1
+        """One gradient step of actor and critic, or as many of those owed as are taken at once."""
+        count, info = self._updates.take(self.owed)
+        self._means.add(info, count)
+        self.run.iteration_updates += count
+        self.run.counters["updates"] += count
 
     def finish(self) -> dict[str, float]:
         """End an iteration whose steps are done; its mean losses and the run's counters.
@@ -167,11 +170,12 @@ class OnlineTraining:
             FloatingPointError: a loss or a network is not finite; nothing of it should be kept.
         """
         run = self.run
-        values = self._means.take()
+        values = next(iter(self._means.take()), {})
         broken = [f"{name} is {value}" for name, value in values.items() if not np.isfinite(value)]
-        for name, value in run.agent.policy.named_parameters():
-            if not torch.isfinite(value).all():
-                broken.append(f"policy.{name} is not finite")
+        for network, module in run.learner.networks.items():
+            for name, value in module.named_parameters():
+                if not torch.isfinite(value).all():
+                    broken.append(f"{network}.{name} is not finite")
         if broken:
             step = run.step + 1
             raise FloatingPointError(f"{run.phase}, step {step}: {', '.join(broken)}")

@@ -6,6 +6,7 @@ Progress goes to standard error, so that standard output stays free for results 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -161,23 +162,39 @@ class Progress:
 
 
 class Stop:
-    """``requested`` turns true at the first SIGINT or SIGTERM."""
+    """``requested`` turns true at the first SIGINT or SIGTERM, or when the time is up."""
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, seconds: float = math.inf) -> None:
         self.signal: int | None = None
+        self._deadline = time.monotonic() + seconds
+        self._asked = False
+
+    @property
+    def requested(self) -> bool:
+        return self._asked or self.late
+
+    @requested.setter
+    def requested(self, value: bool) -> None:
+        self._asked = value
+
+    @property
+    def late(self) -> bool:
+        """Whether it is the time that is up."""
+        return not self._asked and time.monotonic() > self._deadline
 
 
 _current: Stop | None = None
 
 
 @contextlib.contextmanager
-def interruptible(message: str = "stopping after this step") -> Iterator[Stop]:
+def interruptible(
+    message: str = "stopping after this step", seconds: float = math.inf
+) -> Iterator[Stop]:
     """Turns the first SIGINT or SIGTERM into a flag, so that a loop can save and leave.
 
-    The second one raises KeyboardInterrupt. The handlers from before come back at the end. Blocks
-    inside each other share one flag. Outside the main thread, where Python takes no signals, the
-    flag just stays false::
+    So do ``seconds`` that are over. The second signal raises KeyboardInterrupt. The handlers from
+    before come back at the end. Blocks inside each other share one flag. Outside the main thread,
+    where Python takes no signals, no signal turns it::
 
         with interruptible() as stop:
             while not stop.requested:
@@ -185,13 +202,13 @@ def interruptible(message: str = "stopping after this step") -> Iterator[Stop]:
     """
     global _current
     if threading.current_thread() is not threading.main_thread():
-        yield Stop()
+        yield Stop(seconds)
         return
     if _current is not None:
         yield _current
         return
 
-    stop = Stop()
+    stop = Stop(seconds)
 
     def handle(number: int, frame: FrameType | None) -> None:
         if stop.requested:

@@ -1,6 +1,7 @@
 """Episodes of an agent, many at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,17 @@ class Trajectories(NamedTuple):
         return layout.pack(standardized[0], self.actions, rewards, standardized[1], self.terminals)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A few rows need no second thread, which would go on spinning while environments step."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def rollout(
     pool: EnvironmentPool,
     agent: Agent,
@@ -91,12 +103,13 @@ def rollout(
         )
         for t in range(horizon):
             latents = agent.prior(len(episodes)).sample(generator) if z is None else z[episodes]
-            action = agent.act(
-                torch.from_numpy(current).to(agent.device),
-                latents,
-                deterministic=deterministic,
-                generator=generator,
-            )
+            with one_thread():
+                action = agent.act(
+                    torch.from_numpy(current).to(agent.device),
+                    latents,
+                    deterministic=deterministic,
+                    generator=generator,
+                )
             observations[episodes, t] = current
             actions[episodes, t] = action.cpu().numpy()
             result = pool.step(episodes - start, actions[episodes, t])

@@ -5,9 +5,7 @@
     RUN/<phase>/metrics.csv           every metric; tensorboard/ beside it
     RUN/evaluations/                  results of ``smac evaluate``
 
-The first phase is ``offline``; the others start from its last checkpoint: ``self_supervised``
-(algorithm 1), ``control`` (as many further updates, no new data), ``true_rewards`` (the
-environment's rewards instead of the decoder's) and ``test_scenes`` (practice in held-out scenes).
+What the phases are: smac_core.phases.
 """
 
 import hashlib
@@ -16,8 +14,7 @@ import os
 import platform
 import random
 import secrets
-import shlex
-import sys
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +27,12 @@ from smac_core.agent import Agent
 from smac_core.algorithms import ALGORITHMS, Learner
 from smac_core.checkpoint import CheckpointError, require_match
 from smac_core.config import Config, override_config, parse_config
-from smac_core.data.dataset import Dataset, TaskData, git_revision
+from smac_core.data.dataset import Dataset, TaskData
 from smac_core.data.replay import Layout, Replay
 from smac_core.errors import InputError
+from smac_core.phases import PHASES
+from smac_core.provenance import command, git_revision
 
-PHASES = ("offline", "self_supervised", "control", "true_rewards", "test_scenes")
 KEPT_CHECKPOINTS = 3
 SHIPPED = ("", "shipped")  # what asks for the run that is shipped
 
@@ -55,6 +53,7 @@ class Run:
     phase: str = "offline"
     step: int = 0  # updates (offline), iterations (other phases)
     iteration_updates: int = 0  # done of the iteration in progress
+    practising: Agent | None = None  # the policy of practice ahead, while it is under way
     counters: dict[str, int] = field(default_factory=lambda: {"updates": 0, "transitions": 0})
 
     @property
@@ -131,9 +130,11 @@ class Run:
         load_modules(run.learner.networks, tensors, folder)
         optimizers = checkpoint.unflatten(tensors, state["optimizers"])
         for name, optimizer in run.learner.optimizers.items():
+            (mine,) = optimizer.param_groups
+            kept = {key: mine[key] for key in ("lr", "fused", "capturable")}
             optimizer.load_state_dict(optimizers[name])
-            for group in optimizer.param_groups:  # the configuration's may have been changed
-                group["lr"] = config.updates.learning_rate
+            # as configured and as the device wants it, which both may have changed
+            optimizer.param_groups[0].update(kept)
         capacity = config.self_supervised.online_capacity
         run.replay = make_replay(run.agent, dataset.train, capacity, device)
         for name in ("rl", "context"):
@@ -144,6 +145,9 @@ class Run:
                 require_match(folder, "self_supervised.online_capacity", *capacities)
             buffer.load_online_state({"online": rows}, written)
         checkpoint.set_rng_state(state["rng"], run.generators)
+        if any(name.startswith("practising.") for name in tensors):
+            run.practising = deepcopy(run.agent).requires_grad_(False)
+            load_modules({"practising": run.practising}, tensors, folder)
         return run
 
     @classmethod
@@ -168,13 +172,16 @@ class Run:
         Raises:
             FloatingPointError: a network holds NaN or infinity; the last checkpoint stays.
         """
+        modules = self.learner.networks
+        if self.practising is not None:
+            modules = modules | {"practising": self.practising}
         tensors = {
             f"{name}.{key}": value
-            for name, module in self.learner.networks.items()
+            for name, module in modules.items()
             for key, value in module.state_dict().items()
         }
         for name, value in tensors.items():
-            if name != "agent.standardizer.largest" and not torch.isfinite(value).all():
+            if not name.endswith("standardizer.largest") and not torch.isfinite(value).all():
                 raise FloatingPointError(f"{self.phase}, step {self.step}: {name} is not finite")
         states = {name: o.state_dict() for name, o in self.learner.optimizers.items()}
         more, optimizers = checkpoint.flatten(states, "optimizers")
@@ -218,6 +225,15 @@ class Run:
             },
             "config": self.config.model_dump(mode="json"),
         }
+
+
+def check_equally_far(runs: tuple[Run, ...]) -> None:
+    """Raises InputError unless runs that are to train at once have taken equally many steps."""
+    steps = {str(run.directory): (run.step, run.iteration_updates) for run in runs}
+    if len(set(steps.values())) > 1:
+        found = ", ".join(f"{folder}: {step}" for folder, (step, _) in steps.items())
+        expected = "equally many; finish them one at a time"
+        raise InputError("runs at once", f"steps of {runs[0].phase}", found, expected)
 
 
 def check_dataset(dataset: Dataset, config: Config) -> None:
@@ -356,28 +372,6 @@ def load_modules(
         module.load_state_dict(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         )
-
-
-def resolve_device(name: str) -> str:
-    """``auto`` is cuda where there is one.
-
-    Raises:
-        InputError: no device of that name, or this machine lacks it.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or not (number or "0").isdecimal():
-        raise InputError("--device", "name", name, "auto, cpu, cuda or cuda:N")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        found = f"{torch.cuda.device_count()} CUDA devices"
-        raise InputError("--device", name, found, "auto or cpu (see smac doctor)")
-    return name
-
-
-def command() -> str:
-    """The command line of this process, without the folder of the program."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def write_json(path: Path, content: Any) -> None:

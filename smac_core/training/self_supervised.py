@@ -6,24 +6,22 @@
 ``test_scenes``: practise in the held-out tasks' scenes, still without rewards (figure 8, red).
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from smac_core.agent import Agent
 from smac_core.algorithms.smac import SMAC
 from smac_core.errors import InputError
 from smac_core.evaluation import meta_test
-from smac_core.networks import Gaussian
 from smac_core.tasks import load_tasks
 from smac_core.training.environment_pool import EnvironmentPool
-from smac_core.training.labelling import label
 from smac_core.training.metrics import MetricLogger
-from smac_core.training.offline import RunningMeans
+from smac_core.training.offline import RunningMeans, save
+from smac_core.training.practice import PracticeAhead, practise
 from smac_core.training.progress import Progress, interruptible
-from smac_core.training.rollout import Trajectories, rollout
-from smac_core.training.run import Run
+from smac_core.training.run import Run, check_equally_far
+from smac_core.training.updates import Updates
 
 
 def begin(
@@ -62,109 +60,86 @@ def begin(
     return run
 
 
-def self_train(run: Run, pool: EnvironmentPool, *, quiet: bool = False) -> bool:
+def self_train(*runs: Run, pool: EnvironmentPool, quiet: bool = False) -> bool:
     """Iterations until ``config.self_supervised.iterations``; whether it got there.
 
     One iteration practises in a few training tasks and then takes the gradient steps. Ctrl-C saves
     and stops, also within an iteration. Held-out returns go to the metrics every
-    ``evaluate_every`` iterations.
+    ``evaluate_every`` iterations. Several runs, seeds of one configuration and equally far, take
+    turns in practice and their gradient steps at once.
+
+    Raises:
+        InputError: they are not equally far.
     """
-    settings = run.config.self_supervised
-    trajectories = settings.exploration_trajectories + settings.adapted_trajectories
-    transitions = settings.tasks_per_iteration * trajectories * run.config.environment.horizon
-    updates = max(1, round(transitions * settings.gradient_steps_per_transition))
-    total = settings.iterations * updates
-    start = run.step * updates + run.iteration_updates
+    check_equally_far(runs)
+    run, settings = runs[0], runs[0].config.self_supervised
+    per_iteration = updates_per_iteration(run)
+    total = settings.iterations * per_iteration
+    start = run.step * per_iteration + run.iteration_updates
+    updates = Updates([(run.learner, run.replay) for run in runs], "self_supervised")
     means = RunningMeans()
-    with (
-        MetricLogger(run.folder, resume_step=run.step or -1) as metrics,
-        Progress(run.phase, total, start=start, unit="updates", quiet=quiet) as bar,
-        interruptible("saving a checkpoint") as stop,
-    ):
+    with ExitStack() as stack:
+        loggers = [
+            stack.enter_context(MetricLogger(run.folder, resume_step=run.step or -1))
+            for run in runs
+        ]
+        progress = Progress(run.phase, total, start=start, unit="updates", quiet=quiet)
+        bar = stack.enter_context(progress)
+        stop = stack.enter_context(interruptible("saving a checkpoint"))
         if start == 0:
-            metrics.log(run.phase, 0, evaluate(run, pool))
+            for one, logger in zip(runs, loggers, strict=True):
+                logger.log(one.phase, 0, evaluate(one, pool))
+        practises = run.phase != "control"
+        ahead = PracticeAhead(runs, pool) if practises and settings.practise_ahead else None
+        if ahead:
+            stack.callback(ahead.close)
+        else:  # one that a checkpoint kept would grow old
+            for one in runs:
+                one.practising = None
+        every: list[dict[str, float]] = [{} for _ in runs]
         while run.step < settings.iterations and not stop.requested:
-            values: dict[str, float] = {}
-            if run.iteration_updates == 0 and run.phase != "control":
-                values = practise(run, pool)
-            while run.iteration_updates < updates and not stop.requested:
-                means.add(run.learner.self_supervised_update(run.replay))
-                run.iteration_updates += 1
-                run.counters["updates"] += 1
-                bar.update(run.step * updates + run.iteration_updates, iteration=run.step + 1)
-            if run.iteration_updates < updates:
+            if run.iteration_updates == 0 and ahead:
+                ahead.begin(run.step)
+                every = ahead.store()
+            elif run.iteration_updates == 0 and practises:
+                every = [practise(one, pool) for one in runs]
+            if ahead and run.step + 1 < settings.iterations:
+                ahead.begin(run.step + 1)
+            while run.iteration_updates < per_iteration:
+                count, info = updates.take(per_iteration - run.iteration_updates)
+                means.add(info, count)
+                for one in runs:
+                    one.iteration_updates += count
+                    one.counters["updates"] += count
+                done = run.step * per_iteration + run.iteration_updates
+                bar.update(done, iteration=run.step + 1)
+                if stop.requested:
+                    break
+            if run.iteration_updates < per_iteration:
                 break
-            run.step, run.iteration_updates = run.step + 1, 0
-            values |= means.take() | run.counters
-            if run.step % settings.evaluate_every == 0 or run.step == settings.iterations:
-                values |= evaluate(run, pool)
-            metrics.log(run.phase, run.step, values)
-            metrics.flush()  # an iteration takes seconds; who watches the file sees each
+            losses = means.take()
+            if ahead:
+                ahead.wait()
+            scalars, every = every, [{} for _ in runs]
+            for one, logger, values, more in zip(runs, loggers, scalars, losses, strict=True):
+                one.step, one.iteration_updates = one.step + 1, 0
+                values |= more | one.counters
+                if one.step % settings.evaluate_every == 0 or one.step == settings.iterations:
+                    values |= evaluate(one, pool)
+                logger.log(one.phase, one.step, values)
+                logger.flush()  # an iteration takes seconds; who watches the file sees each
             if run.step % settings.checkpoint_every == 0 and run.step < settings.iterations:
-                run.save()
-        run.save()
+                save(runs)
+        save(runs)
     return run.step >= settings.iterations
 
 
-def practise(run: Run, pool: EnvironmentPool) -> dict[str, float]:
-    """Lines 7 to 9: collect trajectories, label them, append them; figures on both."""
-    settings, agent = run.config.self_supervised, run.agent
-    scenes, many = [task.task for task in run.dataset.train], settings.tasks_per_iteration
-    if run.phase == "test_scenes":
-        scenes = load_tasks(run.config.tasks.test)  # what they ask for is never looked at
-    practised = run.choices.choice(len(scenes), many, replace=many > len(scenes))
-    labelled_as = practised  # whose offline history labels, and whose buffers receive
-    another = settings.labelling_task == "uniform" and run.phase != "true_rewards"
-    if another or run.phase == "test_scenes":
-        labelled_as = run.choices.integers(run.replay.tasks, size=many)
-    values: dict[str, float] = {}
-    posterior = None
-    for kind, count in (
-        ("exploration", settings.exploration_trajectories),
-        ("adapted", settings.adapted_trajectories),
-    ):
-        if count == 0:
-            continue
-        z = None
-        if posterior is not None:
-            z = Gaussian(*(part.repeat_interleave(count, 0) for part in posterior))
-            z = z.sample(run.generator)
-        elif settings.exploration_latent == "trajectory":
-            z = agent.prior(many * count).sample(run.generator)
-        collected = rollout(
-            pool,
-            agent,
-            [scenes[i] for i in practised.repeat(count)],
-            z,
-            horizon=run.config.environment.horizon,
-            deterministic=settings.deterministic_exploration,
-            generator=run.generator,
-        )
-        places = labelled_as.repeat(count)
-        if run.phase == "true_rewards":
-            rewards = collected.rewards
-        else:
-            tasks = torch.as_tensor(places, device=agent.device)
-            rewards = label(
-                agent, run.replay, collected, tasks, settings.labelling_context, run.generator
-            )
-        if labelled_as is practised:  # else the environment's rewards are another task's
-            error = ((rewards - collected.rewards) ** 2)[collected.present].mean()
-            values[f"{kind}_label_error"] = error.item()
-        explores = kind == "exploration" and not settings.freeze_context_buffer
-        rows = collected.rows(agent, run.replay.layout, rewards)
-        for place, row, present in zip(places, rows, collected.present, strict=True):
-            run.replay.append(int(place), row[present], exploration=explores)
-        posterior = _posterior(agent, collected, rewards, many) if kind == "exploration" else None
-        values[f"{kind}_labelled_reward"] = rewards[collected.present].mean().item()
-        run.counters["transitions"] += int(collected.present.sum())
-    return values
-
-
-def _posterior(agent: Agent, collected: Trajectories, rewards: Tensor, tasks: int) -> Gaussian:
-    """q(z | h) [tasks, dz] given all trajectories of each task, adjacent ones in ``collected``."""
-    parts = (collected.observations, collected.actions, rewards, collected.present)
-    return agent.infer(*(part.reshape(tasks, -1, *part.shape[2:]) for part in parts))
+def updates_per_iteration(run: Run) -> int:
+    """Gradient steps that an iteration's transitions are worth."""
+    settings = run.config.self_supervised
+    trajectories = settings.exploration_trajectories + settings.adapted_trajectories
+    transitions = settings.tasks_per_iteration * trajectories * run.config.environment.horizon
+    return max(1, round(transitions * settings.gradient_steps_per_transition))
 
 
 def evaluate(run: Run, pool: EnvironmentPool) -> dict[str, float]:

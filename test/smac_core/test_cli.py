@@ -20,6 +20,10 @@ ALL = [
     ["reproduce"],
     ["bench", "update"],
     ["bench", "env"],
+    ["bench", "startup"],
+    ["bench", "memory"],
+    ["bench", "label"],
+    ["bench", "growth"],
     ["doctor"],
     ["demo"],
 ]
@@ -41,6 +45,80 @@ def test_help_loads_nothing_heavy(smac):
     assert done.returncode == 0, done.stderr
     for command in ("collect", "train", "self-train", "evaluate", "doctor"):
         assert command in done.stdout
+
+
+def test_mistakes_are_answered_before_torch_is_loaded(dataset, trained, tmp_path):
+    import subprocess
+    import sys
+
+    data, run = str(dataset.path), str(trained)
+    (tmp_path / "notes.h5").write_text("not a dataset")
+    code = (
+        "import json, sys\n"
+        "from smac_ros.cli import main\n"
+        "for arguments, code in json.loads(sys.argv.pop()):\n"
+        "    sys.argv[1:] = arguments\n"
+        "    try: main()\n"
+        "    except SystemExit as end:\n"
+        "        if end.code != code: sys.exit(f'{arguments} ended with {end.code}')\n"
+        "    if 'torch' in sys.modules: sys.exit(f'{arguments} has loaded torch')\n"
+    )
+    cases = [
+        (["data", "info", "nosuch.h5"], 2),
+        (["data", "info", data], 0),
+        (["data", "subset", data, "--trajectories", "1", "--out", "part.h5"], 0),
+        (["train", "nosuch.h5", "--out", "new"], 2),
+        (["train", "notes.h5", "--out", "new"], 2),
+        (["train", data, "--out", run], 2),
+        (["train", data, "--out", "new", "--algorithm", "smack"], 2),
+        (["train", data, "--out", "new", "--domain", "sawyer", "--set", "a.b=1"], 2),
+        (["train", data, "--out", "new", "--device", "gpu"], 2),
+        (["train", data, "--out", "new", "--resume"], 2),
+        (["self-train", "nosuch"], 2),
+        (["self-train", run, "--set", "self_supervised.iterations=none"], 2),
+        (["self-train", run, "--phase", "offline"], 2),
+        (["evaluate", "nosuch"], 2),
+        (["evaluate", run, "--phase", "control"], 2),
+        (["evaluate", run, "--tasks", "nosuch.json"], 2),
+        (["copy", "nosuch", "--out", "new"], 2),
+        (["copy", run, "--out", run], 2),
+        (["render", "nosuch", "--out", "film.gif"], 2),
+        (["render", run, "--out", "film.avi"], 2),
+        (["reproduce", "fig9"], 2),
+        (["demo", "--scale", "big"], 2),
+        (["figures", "nosuch"], 2),
+        (["contract", "show", "sawyer_sim"], 0),
+        (["up", "--list"], 0),
+        (["up", "sawyer_sim", "--print"], 0),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(cases)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("error: ") == sum(code == 2 for _, code in cases)
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.h5", "part.h5"}
+
+
+def test_what_is_known_without_torch_is_what_is_there():
+    from importlib import import_module
+
+    from smac_core.algorithms import ALGORITHMS
+    from smac_core.cli import EXPECTED
+    from smac_core.commands import checks
+    from smac_core.commands.evaluate import CONTEXTS
+    from smac_core.training.run import PHASES
+
+    assert tuple(ALGORITHMS) == checks.ALGORITHMS
+    assert PHASES == checks.PHASES
+    assert tuple(CONTEXTS) == checks.CONTEXTS
+    for name in EXPECTED:
+        module, _, kind = name.rpartition(".")
+        found = getattr(import_module(module), kind)
+        assert issubclass(found, Exception) and found.__module__ == module
 
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)
@@ -124,7 +202,7 @@ def test_train_refuses_the_wrong_file(smac, tmp_path):
     [
         (["train", "DATA", "--algorithm", "smack", "--out", "x"], "smac or meta_bc"),
         (["train", "DATA", "--scale", "big", "--out", "x", "--domain", "YAML"], "unknown scale"),
-        (["train", "DATA", "--device", "cuda", "--out", "x"], "0 CUDA devices"),
+        (["train", "DATA", "--domain", "YAML", "--device", "cuda", "--out", "x"], "0 CUDA devices"),
         (["train", "DATA", "--domain", "YAML", "--out", "x", "--set", "a.b=1"], "unknown key 'a'"),
         (["train", "DATA", "--out", "x"], "unknown domain 'point_mass'"),
         (["evaluate", "RUN", "--context", "none"], "online or offline or both"),
@@ -224,20 +302,25 @@ def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
     assert before == [p.stat().st_mtime_ns for p in checkpoints], "nothing is trained again"
 
 
-def test_bench_update_reports_ratios(smac):
-    found = json.loads(
-        smac("bench", "update", "--scale", "smoke", "--seconds", 0.5, "--json").stdout
-    )
-    results = found["results"]
-    assert set(results) == {"reference (offline)", "offline", "self-supervised"}
-    assert results["reference (offline)"]["ratio"] == 1
-    assert all(row["lowest"] <= row["median"] <= row["highest"] for row in results.values())
-
-
-def test_bench_env_measures_one_environment_and_pools(smac):
-    found = json.loads(smac("bench", "env", "--seconds", 0.2, "--json").stdout)["results"]
-    assert len(found) == 4
-    assert all(row["median"] > 0 for row in found.values())
+def test_seeds_train_at_once_and_in_sittings(smac, domain, dataset, tmp_path):
+    out = tmp_path / "runs"
+    sizes = ["--set", "offline.steps=60", "--set", "self_supervised.iterations=1"]
+    train = ["train", dataset.path, "--domain", domain, "--out", out, "--seeds", "0,3"]
+    train += ["--scale", "paper", "--quiet"]
+    done = smac(*train, *sizes, "--minutes", "0.00001", check=False)
+    assert done.returncode == 75, done.stderr  # the time was up
+    smac(*train, "--resume")
+    folders = [out / "seed_0", out / "seed_3"]
+    shown = smac("self-train", *folders, "--workers", "0", "--quiet").stdout
+    assert shown.split() == [str(folder / "self_supervised") for folder in folders]
+    results = [
+        json.loads(smac("evaluate", folder, "--workers", "0", "--json", "--quiet").stdout)
+        for folder in folders
+    ]
+    assert results[0]["online"]["return"] != results[1]["online"]["return"]
+    refused = smac(*train[:-1], "--seed", "1", check=False)
+    assert refused.returncode == 2 and "--seeds: found" not in refused.stdout
+    assert "one of the two" in refused.stderr
 
 
 def test_doctor_knows_what_is_there(smac):

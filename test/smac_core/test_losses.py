@@ -57,9 +57,9 @@ Z = torch.zeros(1, 2)
 def test_critic_loss_is_equation_1():
     data = batch([0.0, 0.5], [1.0, 2.0], [0.0, 1.0])
     # a' = tanh(0) = 0: min Q' = 10; targets 5 * 1 + 0.9 * 10 = 14 and 5 * 2 = 10 (terminal)
-    loss, info, q = critic_loss(
-        Critic(3.0), Critic(10.0), Policy(0.0, 1e-8), data, Z, discount=0.9, reward_scale=5.0
-    )
+    networks = Critic(3.0), Critic(10.0), Policy(0.0, 1e-8)
+    noise = torch.ones(1, 2, 1)
+    loss, info, q = critic_loss(*networks, data, Z, noise, discount=0.9, reward_scale=5.0)
     # Q_1 = 3, 3.5 and Q_2 = 4, 4.5
     expected = ((3 - 14) ** 2 + (3.5 - 10) ** 2) / 2 + ((4 - 14) ** 2 + (4.5 - 10) ** 2) / 2
     assert loss.item() == pytest.approx(expected)
@@ -89,46 +89,60 @@ def test_advantage_weights():
     )
 
 
-def test_awac_actor_loss_is_equation_2():
-    data = batch([0.0, 0.5], [0.0, 0.0], [0.0, 0.0])
-    critic, policy = Critic(2.0), Policy(0.0, 1.0)
-    q = critic(data.observations, data.actions, Z).detach()
+def test_the_target_uses_the_action_that_the_noise_draws():
+    data = batch([0.0], [1.0], [0.0])
+    noise = torch.tensor([[[0.5]]])
+    _, info, _ = critic_loss(
+        Critic(0.0), Critic(2.0), Policy(0.1, 2.0), data, Z, noise, discount=0.9, reward_scale=1.0
+    )
+    assert info["q_target"].item() == pytest.approx(1 + 0.9 * (2 + math.tanh(0.1 + 2 * 0.5)))
 
-    def weights(advantage):
-        # min Q(s, a) - min Q(s, a~) = a - a~ with one a~ a row
-        sampled = torch.tensor([0.0, 0.5]) - advantage
-        assert (sampled.abs() < 1).all()
+
+def test_awac_actor_loss_is_equation_2():
+    data, policy = batch([0.0, 0.5], [0.0, 0.0], [0.0, 0.0]), Policy(0.0, 1.0)
+    advantage = torch.tensor([[0.1, -0.2]])
+
+    def weights(given):
+        assert given is advantage
         return torch.tensor([[2.0, 3.0]])
 
-    loss, _ = awac_actor_loss(policy, critic, data, Z, q, weights=weights, action_clamp=0.97)
+    distribution = policy(data.observations, Z)
+    loss, _ = awac_actor_loss(
+        distribution, data.actions, advantage, weights=weights, action_clamp=0.97
+    )
     u = math.atanh(0.5)  # log pi(0.5) = log N(u; 0, 1) - log(1 - 0.25)
     log_probs = [STANDARD_NORMAL, STANDARD_NORMAL - u**2 / 2 - math.log(0.75)]
     assert loss.item() == pytest.approx(-(2 * log_probs[0] + 3 * log_probs[1]) / 2, rel=1e-5)
     loss.backward()
-    assert critic.bias.grad is None and policy.mean.grad is not None
     # d/dmean of -w log N(u; mean, 1) is -w u, averaged
     assert policy.mean.grad.item() == pytest.approx(-3 * u / 2, rel=1e-5)
 
 
 def test_cloning_is_awac_with_weight_one():
     data = batch([0.2, -0.4], [0.0, 0.0], [0.0, 0.0])
-    critic, policy = Critic(2.0), Policy(0.1, 1.0)
-    q = critic(data.observations, data.actions, Z).detach()
+    distribution = Policy(0.1, 1.0)(data.observations, Z)
     awac, _ = awac_actor_loss(
-        policy, critic, data, Z, q, weights=torch.ones_like, action_clamp=0.97
+        distribution,
+        data.actions,
+        torch.zeros(1, 2),
+        weights=torch.ones_like,
+        action_clamp=0.97,
     )
-    cloning, _ = cloning_actor_loss(policy, data, Z, action_clamp=0.97)
+    cloning, _ = cloning_actor_loss(distribution, data.actions, action_clamp=0.97)
     assert awac.item() == pytest.approx(cloning.item())
 
 
 def test_pearl_actor_loss_climbs_the_smaller_q():
-    data = batch([0.0], [0.0], [0.0])
     policy = Policy(0.5, 1e-8)
-    loss, _ = pearl_actor_loss(policy, Critic(2.0), data, Z, entropy_coefficient=0.0)
+    actions = policy(torch.zeros(1, 1, 1), Z).unsquashed(torch.zeros(1, 1, 1)).tanh()
+    value = Critic(2.0)(None, actions, Z).amin(0)
+    loss, _ = pearl_actor_loss(value, torch.tensor([[3.0]]), entropy_coefficient=0.0)
     assert loss.item() == pytest.approx(-(2 + math.tanh(0.5)), rel=1e-5)
     loss.backward()
     # d/dmean of -tanh(mean) = -(1 - tanh^2)
     assert policy.mean.grad.item() == pytest.approx(-(1 - math.tanh(0.5) ** 2), rel=1e-4)
+    loss, _ = pearl_actor_loss(value.detach(), torch.tensor([[3.0]]), entropy_coefficient=0.5)
+    assert loss.item() == pytest.approx(0.5 * 3 - (2 + math.tanh(0.5)), rel=1e-5)
 
 
 def test_reward_loss_is_equation_3():

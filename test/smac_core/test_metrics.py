@@ -193,6 +193,17 @@ def test_first_signal_sets_the_flag_and_second_interrupts(capfd: pytest.CaptureF
     assert "saving" in capfd.readouterr().err
 
 
+def test_time_can_be_up():
+    with interruptible(seconds=0.0) as stop:
+        while not stop.requested:
+            pass
+        assert stop.late and stop.signal is None
+    with interruptible(seconds=3600) as stop:
+        assert not stop.requested and not stop.late
+        stop.requested = True
+        assert stop.requested and not stop.late  # it was somebody's wish
+
+
 def test_handlers_come_back():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     for _ in range(2):

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from smac_core.networks import ContextEncoder, Gaussian, PolicyDistribution, TwinQ, mlp
+from smac_core.networks import ContextEncoder, Gaussian, PolicyDistribution, TwinQ
+from smac_core.perceptron import mlp
 
 
 def encoder(**options) -> ContextEncoder:
@@ -73,7 +74,8 @@ def test_tanh_normal_density_equals_torch_distributions():
         torch.distributions.Normal(mean, log_std.exp()),
         torch.distributions.TanhTransform(),
     )
-    actions, log_prob = ours.sample()
+    unsquashed = ours.unsquashed(torch.randn(7, 3))
+    actions, log_prob = unsquashed.tanh(), ours.log_density(unsquashed)
     torch.testing.assert_close(log_prob, theirs.log_prob(actions).sum(-1), rtol=1e-3, atol=1e-3)
     inside = actions.clamp(-0.9, 0.9)
     torch.testing.assert_close(ours.log_prob(inside, 0.97), theirs.log_prob(inside).sum(-1))
@@ -101,3 +103,19 @@ def test_twin_q_equals_two_separate_networks():
             layer.weight.data, layer.bias.data = weight[head].T, bias[head, 0]
         torch.testing.assert_close(values[head], single(inputs).squeeze(-1))
     assert not torch.allclose(values[0], values[1])
+
+
+def test_factors_and_their_product_are_the_encoder():
+    made, context = encoder(prior_factor=True), torch.randn(4, 6, 3)
+    mean, precision = made.factors(context)
+    assert mean.shape == precision.shape == (4, 6, 1)
+    for whole, product in zip(made(context), made.product(mean, precision), strict=True):
+        torch.testing.assert_close(whole, product)
+
+
+def test_a_frozen_critic_passes_gradients_to_actions_alone():
+    critic = TwinQ(2, 1, 2, [8])
+    actions = torch.randn(3, 5, 1, requires_grad=True)
+    critic(torch.randn(3, 5, 2), actions, torch.randn(3, 2), frozen=True).sum().backward()
+    assert actions.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in critic.parameters())

@@ -102,17 +102,22 @@ def test_only_exploration_feeds_the_encoders_buffer():
     assert seen(history) == {100, 101}
 
 
+def same_rows(first: TaskBuffer, second: TaskBuffer) -> bool:
+    (one, written), (other, too) = first.online_state(), second.online_state()
+    return torch.equal(one["online"], other["online"]) and written == too
+
+
 def test_online_state_round_trip():
     first = TaskBuffer([rows(0, 3), rows(1, 2)], online_capacity=4, device="cpu")
     first.append(0, rows(0, 3, 100))
     first.append(0, rows(0, 3, 110))
     second = TaskBuffer([rows(0, 3), rows(1, 2)], online_capacity=4, device="cpu")
     second.load_online_state(*first.online_state())
-    torch.testing.assert_close(first.rows, second.rows)
+    assert same_rows(first, second)
     assert first.online_sizes.tolist() == second.online_sizes.tolist() == [4, 0]
     for buffer in (first, second):
         buffer.append(0, rows(0, 1, 120))
-    torch.testing.assert_close(first.rows, second.rows)
+    assert same_rows(first, second)
 
 
 def test_tasks_of_a_meta_batch_differ():
@@ -120,3 +125,20 @@ def test_tasks_of_a_meta_batch_differ():
     for _ in range(20):
         assert len(set(replay.sample_tasks(6).tolist())) == 6
     assert replay.sample_tasks(8).shape == (8,)
+
+
+def test_the_online_part_grows_with_what_is_practised():
+    buffer = TaskBuffer([rows(i, 2) for i in range(50)], online_capacity=10**6, device="cpu")
+    assert len(buffer.online) == 0
+    for begin in range(2, 3002, 500):  # page after page, tasks in turns
+        for task in (7, 3):
+            buffer.append(task, rows(task, 500, begin))
+    assert 6000 <= len(buffer.online) < 2 * 6000
+    index = torch.tensor([[0, 1, 2, 601, 3001]])
+    found = buffer.rows(torch.tensor([7, 3]), index.expand(2, -1))[..., 0]
+    assert found.tolist() == (torch.tensor([[7000.0], [3000.0]]) + index).tolist()
+
+
+def test_both_buffers_share_the_offline_rows():
+    replay = Replay(LAYOUT, [rows(0, 3)], online_capacity=10)
+    assert replay.context.offline.data_ptr() == replay.rl.offline.data_ptr()

@@ -28,6 +28,7 @@ from smac_core.training import self_supervised  # noqa: E402
 from smac_core.training.online import open_run  # noqa: E402
 from smac_core.training.rollout import Trajectories  # noqa: E402
 from smac_core.training.run import Run, copy_offline, identity  # noqa: E402
+from smac_core.training.updates import Updates  # noqa: E402
 from smac_ros.base_node import latched, leave, reliable  # noqa: E402
 from smac_ros.contract import load_contract  # noqa: E402
 from smac_ros.learner_node import LearnerNode  # noqa: E402
@@ -116,7 +117,8 @@ class Labeler:
 
 
 def tensors_of(run: Run) -> dict[str, torch.Tensor]:
-    tensors = {"rl": run.replay.rl.rows, "context": run.replay.context.rows}
+    buffers = {"rl": run.replay.rl, "context": run.replay.context}
+    tensors = {name: buffer.online_state()[0]["online"] for name, buffer in buffers.items()}
     for name, module in run.learner.networks.items():
         tensors |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
     return tensors
@@ -124,13 +126,14 @@ def tensors_of(run: Run) -> dict[str, torch.Tensor]:
 
 def in_process(run: Run, iterations: list[list[Trajectory]], updates: int) -> Run:
     """What ``self_train`` does with these trajectories."""
+    steps = Updates([(run.learner, run.replay)], "self_supervised")
     for trajectories in iterations:
         for t in trajectories:
             one = Trajectories.one(t.observations, t.actions, t.next_observations)
             rows = one.rows(run.agent, run.replay.layout, torch.from_numpy(t.rewards)[None])
             run.replay.append(t.task, rows[0][one.present[0]], exploration=t.exploration)
         for _ in range(updates):
-            run.learner.self_supervised_update(run.replay)
+            steps.take(1)
     return run
 
 

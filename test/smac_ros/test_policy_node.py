@@ -78,7 +78,8 @@ def test_rehearsals_leave_no_trace(robot):
         robot.observe(observation, FIRST + step * PERIOD)
         robot.answer(step + 1)
         for _ in range(3):
-            robot.policy.policy.rehearse()
+            robot.policy._rehearsal.run(robot.policy._receiver.present)
+    assert robot.policy._rehearsal.steps == 14  # and one to take the weights
     controller = Controller(make_agent())
     controller.begin("explore", seed=3, deterministic=False, latent="step")
     expected = limited([controller.act(observation) for observation in seen[:5]])
@@ -352,7 +353,24 @@ def test_a_rehearsal_never_ends_the_node(live):
     stream(live, 1)
     with torch.no_grad():
         live.policy.policy.controller.agent.policy.body[-1].bias[0] = float("nan")
-    live.policy.policy.rehearse()
+    rehearsal, weights = live.policy._rehearsal, live.policy._receiver.present
+    for _ in range(2):
+        rehearsal.run(weights)
+    assert rehearsal._policy.stopped
+    with torch.no_grad():
+        live.policy.policy.controller.agent.policy.body[-1].bias[0] = 0.0
+    rehearsal.run(weights)  # it begins anew, as the real one does
+    assert not rehearsal._policy.stopped and rehearsal.steps > 0
+
+
+def test_bytes_that_are_no_observation_are_counted(live):
+    """Streams are read as bytes, which rclpy has not looked at."""
+    live.streams[0].publish(b"\0\1\0\0")
+    diagnostics = live.policy.diagnostics
+    live.until(lambda: diagnostics.counts.get("unreadable observations") == 1)
+    live.begin(steps=1)
+    live.observe(observations(1)[0])
+    live.answer(1)
 
 
 def test_an_agent_that_yields_no_numbers_stops(live):

@@ -386,4 +386,6 @@ def test_a_process_ends_cleanly_on_interrupt(ros, module):
         _, errors = process.communicate(timeout=5)
         assert process.returncode == 0 and "Traceback" not in errors, errors
     finally:
-        process.kill()
+        if process.poll() is None:
+            process.kill()
+            print(process.communicate()[1])  # why it could not be reached
