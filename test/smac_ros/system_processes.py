@@ -25,7 +25,6 @@ from rclpy.parameter import Parameter  # noqa: E402
 from sensor_msgs.msg import JointState, PointCloud2  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray  # noqa: E402
 
-from smac_core.config import config_directory  # noqa: E402
 from smac_core.training.run import pretrained_directory  # noqa: E402
 from smac_ros.base_node import latched, leave, reliable  # noqa: E402
 from smac_ros.contract import CommandReader, Contract, load_contract, message_class  # noqa: E402
@@ -47,8 +46,6 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = pretrained_directory() / "sawyer"
 SLOWER = 0.8, 0.5  # m/s: limit and largest change a step of the hand in ``slow_contract``
 TOLERANCE = 1e-9
-LEASE = 2  # s after which a killed process is known to be gone
-PROFILE = "DEFAULT_PROFILES_FILE"
 NUMBERS = itertools.count(1)
 
 
@@ -232,7 +229,7 @@ class Recorder:
 class Process:
     """A node as a process; what it prints goes to a file."""
 
-    def __init__(self, spec: NodeSpec, folder: Path, more: dict[str, str]):
+    def __init__(self, spec: NodeSpec, folder: Path):
         number, self.gone = next(NUMBERS), False  # gone: as the test wants it
         self.path = folder / f"{number}_{spec.name}.log"
         places = [str(ROOT), os.environ.get("PYTHONPATH", "")]
@@ -242,7 +239,7 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=environment() | {"PYTHONPATH": os.pathsep.join(filter(None, places))} | more,
+                env=environment() | {"PYTHONPATH": os.pathsep.join(filter(None, places))},
                 cwd=folder,
                 process_group=0,
             )
@@ -274,12 +271,6 @@ class Bench:
         self.recorder = Recorder(ros, self.contract, self.namespace)
         self._processes: list[Process] = []
         self.managers = 0
-        # Others notice sooner that a killed process is gone; it is its own profile that says when.
-        profile = (config_directory() / "fastdds.xml").read_text()
-        self._profile = folder / "fastdds.xml"
-        lease = "<leaseDuration><sec>5</sec>"
-        assert lease in profile
-        self._profile.write_text(profile.replace(lease, lease.replace("5", str(LEASE))))
 
     def make(self, kind: type, remappings: tuple[tuple[str, str], ...] = (), **parameters):
         """A node of this process, not yet configured."""
@@ -309,8 +300,7 @@ class Bench:
             {"contract": self.contract_name} | parameters,
             namespace=self.namespace,
         )
-        more = {name: str(self._profile) for name in environment() if name.endswith(PROFILE)}
-        self._processes.append(Process(spec, self.folder, more))
+        self._processes.append(Process(spec, self.folder))
         return self._processes[-1]
 
     def policy(self, **parameters) -> Process:
@@ -359,6 +349,7 @@ class Bench:
             if process.popen.poll() is None:
                 os.killpg(process.popen.pid, signal.SIGKILL)
             process.popen.wait()
+            print(f"--- {process.path.name}", process.text, sep="\n")  # shown if the test fails
 
 
 HORIZON = 12
