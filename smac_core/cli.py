@@ -68,8 +68,14 @@ def _expected(error: Exception) -> bool:
 
 @app.command()
 def collect(
-    domain: Annotated[str, typer.Argument(help="sawyer, or the path of a domain's YAML.")],
+    domain: Annotated[
+        str, typer.Argument(help="sawyer, cheetah_velocity, ..., or a domain's YAML.")
+    ],
     out: Annotated[Path, typer.Option(help="The dataset file to write.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Where PEARL runs that makes the data; default: OUT's name with _pearl."),
+    ] = None,
     tasks: Annotated[int, typer.Option(help="Training tasks; 0: all.", min=0)] = 0,
     trajectories: Annotated[
         int, typer.Option(help="A training task; 0: as configured.", min=0)
@@ -78,28 +84,77 @@ def collect(
     workers: Workers = 2,
     seed: Seed = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    minutes: Minutes = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
     changes: Set = [],
     quiet: Quiet = False,
 ) -> None:
-    """Make an offline dataset with the domain's behaviour policy, labelled with true rewards.
+    """Make an offline dataset, labelled with true rewards.
+
+    With the domain's behaviour policy or, in the MuJoCo domains, out of the buffers of a PEARL run
+    that is stopped early; the same command goes on with one that was interrupted.
 
     [dim]smac collect sawyer --out data/sawyer.h5 --workers 2[/dim]
+
+    [dim]smac collect cheetah_velocity --scale cpu --out data/cheetah.h5[/dim]
     """
     from smac_core.commands.collect import collect_dataset
     from smac_core.config import load_config
 
-    summary = collect_dataset(
-        load_config(domain, scale, changes),
-        out,
-        tasks=tasks,
-        trajectories=trajectories,
-        workers=workers,
-        seed=seed,
-        overwrite=overwrite,
-        quiet=quiet,
-    )
+    config = load_config(domain, scale, changes)
+    with sitting(minutes) as unfinished:
+        summary = collect_dataset(
+            config,
+            out,
+            run=run,
+            tasks=tasks,
+            trajectories=trajectories,
+            workers=workers,
+            seed=seed,
+            device=device,
+            threads=threads,
+            overwrite=overwrite,
+            quiet=quiet,
+        )
+        if summary is None:
+            raise unfinished()
     if not quiet:
         print(summary, file=sys.stderr)
+    print(out)
+
+
+@app.command()
+def oracle(
+    domain: Annotated[
+        str, typer.Argument(help="sawyer, cheetah_velocity, ..., or a domain's YAML.")
+    ],
+    out: Annotated[Path, typer.Option(help="The run's folder, also one of smac collect's PEARL.")],
+    scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "paper",
+    seed: Seed = 0,
+    minutes: Minutes = 0,
+    device: Device = "auto",
+    threads: Threads = 0,
+    workers: Workers = 2,
+    changes: Set = [],
+    quiet: Quiet = False,
+) -> None:
+    """Train PEARL online with true rewards, what SMAC is measured against, or go on with it.
+
+    [dim]smac oracle cheetah_velocity --scale cpu --out data/cheetah_pearl[/dim]
+    """
+    from smac_core.config import load_config
+
+    config = load_config(domain, scale, changes)
+    from smac_core.commands.evaluate import make_pool
+    from smac_core.devices import resolve_device, use_threads
+    from smac_core.training.meta_rl import meta_train, open_run
+
+    use_threads(threads, config)
+    run = open_run(out, config, seed=seed, device=resolve_device(device))
+    with make_pool(config, workers) as pool, sitting(minutes) as unfinished:
+        if not meta_train(run, pool=pool, quiet=quiet):
+            raise unfinished()
     print(out)
 
 
@@ -235,8 +290,8 @@ def self_train(
     phase: Annotated[
         str,
         typer.Option(
-            help="self_supervised, control (no new data), true_rewards (oracle) or test_scenes "
-            "(practice in the held-out tasks' scenes)."
+            help="self_supervised, control (no new data), true_rewards, test_scenes (practice in "
+            "the held-out tasks' scenes) or test_scenes_true_rewards."
         ),
     ] = "self_supervised",
     dataset: Annotated[Path | None, typer.Option(help="If the file has moved.")] = None,
@@ -378,10 +433,11 @@ def render(
 
 @app.command()
 def reproduce(
-    figure: Annotated[str, typer.Argument(help="fig5 (fig2 is drawn from the same runs).")],
-    domain: Annotated[str, typer.Option(help="Which domain.")] = "sawyer",
+    figure: Annotated[str, typer.Argument(help="fig2, fig5, fig6, fig7 or fig8.")],
+    domain: Annotated[str | None, typer.Option(help="Default: the figure's own.")] = None,
     scale: Annotated[str, typer.Option(help="smoke, cpu or paper.")] = "cpu",
-    seeds: Annotated[str, typer.Option(help="Their numbers: 0,1,2.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Their numbers: 0,1,2,3.")] = "0,1,2,3",
+    methods: Annotated[str, typer.Option(help="smac,meta_bc,...; default: all of them.")] = "",
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/reproduce"),
     results: Annotated[Path | None, typer.Option(help="Default: results in --out.")] = None,
     at_once: Annotated[int, typer.Option(help="Seeds that train at once. For a GPU.", min=1)] = 1,
@@ -392,37 +448,45 @@ def reproduce(
     changes: Set = [],
     quiet: Quiet = False,
 ) -> None:
-    """Run one of the paper's experiments, skipping what is done, and write its table and figures.
+    """Run one of the paper's experiments, skipping what is done, and write its table and figure.
+
+    Figures of a domain and scale share their runs. Seeds may be given to several processes.
 
     [dim]smac reproduce fig5 --scale cpu --seeds 0,1,2 --results results/sawyer_cpu[/dim]
     """
     from smac_core.commands.checks import check_choice, check_seeds
+    from smac_core.commands.experiments import FIGURES, choose_methods
     from smac_core.config import load_config
 
-    check_choice("FIGURE", figure, ["fig5"])
+    check_choice("FIGURE", figure, list(FIGURES))
     numbers = check_seeds(seeds)
+    domain = domain or FIGURES[figure].domain
     config = load_config(domain, scale, changes)
+    choose_methods(figure, methods, config)
+    from smac_core.commands import reproduce as experiment
     from smac_core.commands.demo import show
-    from smac_core.commands.pipeline import Interrupted, Pipeline, run
-    from smac_core.commands.reproduce import summarize
+    from smac_core.commands.pipeline import Interrupted
     from smac_core.devices import resolve_device, use_threads
 
     use_threads(threads, config)
-    base = out / f"{Path(domain).stem}_{scale}"
-    folders = {seed: base / f"seed_{seed}" for seed in numbers}
-    more = {"workers": workers, "device": resolve_device(device), "quiet": quiet}
-    more["announce"] = lambda stage: print(stage, file=sys.stderr)
     with sitting(minutes) as unfinished:
-        for first in range(0, len(numbers), at_once):
-            group = numbers[first : first + at_once]
-            try:
-                scores = run([Pipeline(folders[seed], config, seed, **more) for seed in group])
-            except Interrupted:
-                raise unfinished() from None
-            for of_seed in scores:
-                show(of_seed)
-    place = results or base / "results"
-    summarize(list(folders.values()), place)
+        try:
+            place = experiment.reproduce(
+                figure,
+                config,
+                out / f"{Path(domain).stem}_{scale}",
+                numbers,
+                methods=methods,
+                at_once=at_once,
+                results=results,
+                finished=show,
+                announce=lambda stage: print(stage, file=sys.stderr),
+                workers=workers,
+                device=resolve_device(device),
+                quiet=quiet,
+            )
+        except Interrupted:
+            raise unfinished() from None
     print(place)
 
 
@@ -466,6 +530,6 @@ def demo(
 
 
 def latest_phase(run: Path) -> str:
-    """The furthest of ``self_supervised`` and ``offline`` that a run has a checkpoint of."""
-    done = (run / "self_supervised" / "checkpoints" / "latest").exists()
-    return "self_supervised" if done else "offline"
+    """The phase that a run is best known by: PEARL's, or SMAC's furthest, or the first."""
+    done = (p for p in ("online", "self_supervised") if (run / p / "checkpoints/latest").exists())
+    return next(done, "offline")

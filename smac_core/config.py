@@ -7,10 +7,18 @@ change in it. Unknown keys are refused with a suggestion.
 import difflib
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 SCALES = ("smoke", "cpu", "paper")
 
@@ -32,6 +40,7 @@ class Environment(_Section):
     horizon: int = Field(gt=0)  # steps an episode, training and evaluation (table 2)
     rate: float = Field(gt=0)  # control steps a second, Hz
     kwargs: dict[str, Any] = {}
+    measures_success: bool = True  # whether info["success"] says anything; else only returns count
     observation_names: list[str]
     observation_units: list[str]
     action_names: list[str]
@@ -43,11 +52,14 @@ class Tasks(_Section):
 
     train: str
     test: str
+    train_count: int | None = Field(None, gt=0)  # the list's first; null: all
+    test_count: int | None = Field(None, gt=0)
 
 
-class Collection(_Section):
-    """How the offline data are made (section 6)."""
+class ScriptedCollection(_Section):
+    """Offline data from a behaviour policy (section 6, Sawyer)."""
 
+    source: Literal["scripted"] = "scripted"
     policy: str  # "module:Class" of the behaviour policy
     policy_kwargs: dict[str, Any] = {}
     trajectories: int = Field(gt=0)  # a training task
@@ -55,6 +67,39 @@ class Collection(_Section):
         gt=0
     )  # a held-out task, for evaluation from offline context only
     length: int = Field(gt=0)  # steps a trajectory
+
+
+class PearlCollection(_Section):
+    """Offline data from the buffers of a PEARL run that is stopped early (section 6, MuJoCo).
+
+    The run's schedule is the section ``online``.
+    """
+
+    source: Literal["pearl"] = "pearl"
+    iterations: int = Field(gt=0)  # of PEARL, then it is stopped (appendix C.2: 100, Cheetah 50)
+    rl_transitions: int = Field(1200, gt=0)  # a task, of its RL buffer (section 6)
+    rl_part: Literal["first", "last"] = "last"  # which of them (appendix C.2; Cheetah: first)
+    # a task, the last of its encoder buffer (appendix C.2); 0: histories come from the RL part
+    context_transitions: int = Field(400, ge=0)
+    # held-out tasks, for evaluation from offline context only: so many exploration trajectories of
+    # the final agent, and as many after adapting to them
+    test_trajectories: int = Field(3, gt=0)
+
+
+COLLECTIONS = {"scripted": ScriptedCollection, "pearl": PearlCollection}
+
+
+def _source(collection: Any) -> str | None:
+    """Which of COLLECTIONS is meant; files from before there were two do not say."""
+    if isinstance(collection, dict):
+        return collection.get("source", "scripted")
+    return getattr(collection, "source", None)
+
+
+Collection = Annotated[
+    Annotated[ScriptedCollection, Tag("scripted")] | Annotated[PearlCollection, Tag("pearl")],
+    Discriminator(_source),
+]
 
 
 class Networks(_Section):
@@ -85,6 +130,17 @@ class Updates(_Section):
     awac_largest_weight: float = Field(gt=0)
     action_clamp: float = Field(gt=0, lt=1)
     entropy_coefficient: float = Field(ge=0)
+    # equation (2); PEARL's term instead (actor ablation, section 6); the same with SAC's entropy in
+    # the critic's target too (SAC ablation, figure 5)
+    actor: Literal["awac", "pearl", "sac"] = "awac"
+
+    @model_validator(mode="after")
+    def _sac_has_entropy(self) -> "Updates":
+        if self.actor == "sac" and self.entropy_coefficient == 0:
+            raise ValueError(
+                "updates.entropy_coefficient: found 0, expected more, as updates.actor is sac"
+            )
+        return self
 
 
 class Offline(_Section):
@@ -114,11 +170,35 @@ class SelfSupervised(_Section):
     checkpoint_every: int = Field(gt=0)  # iterations
 
 
+class Online(_Section):
+    """PEARL with true rewards: the source of offline data, and at its end the online oracle.
+
+    Learning rate, discount, target rate and reward scale are those of ``updates``. "oyster" is
+    PEARL's published code, "SMAC" the run that made SMAC's data (authors' code).
+    """
+
+    iterations: int = Field(500, gt=0)  # oyster
+    initial_transitions: int = Field(2000, gt=0)  # a task, z ~ p(z), before the first; oyster
+    tasks_per_iteration: int = Field(5, gt=0)  # oyster
+    exploration_transitions: int = Field(400, gt=0)  # a task and iteration, z ~ p(z); oyster
+    adapted_transitions: int = Field(600, ge=0)  # likewise, z ~ q(z | h), RL buffer only; oyster
+    gradient_steps: int = Field(16000, gt=0)  # an iteration; SMAC (oyster: 2000 or 4000)
+    meta_batch: int = Field(16, gt=0)  # tasks; oyster (Walker, Hopper: 10)
+    rl_batch: int = Field(256, gt=0)  # transitions a task; oyster
+    context_batch: int = Field(100, gt=0)  # transitions of a history; oyster (Humanoid: 256)
+    kl_weight: float = Field(0.1, ge=0)  # of the KL summed over tasks; oyster
+    regularization: float = Field(1e-3, ge=0)  # of mean^2 and log_std^2 of the policy; oyster
+    capacity: int = Field(100_000, gt=0)  # transitions kept a task; ours, never full in 500
+    evaluate_every: int = Field(10, gt=0)  # iterations; ours
+    checkpoint_every: int = Field(5, gt=0)  # iterations; ours
+
+
 class Evaluation(_Section):
     exploration_episodes: int = Field(gt=0)
     repeats: int = Field(gt=0)
     exploration_latent: Literal["step", "trajectory"]
     posterior_latent: Literal["sample", "mean"]
+    deterministic_exploration: bool = True  # code
     train_tasks: int = Field(gt=0)  # evaluated beside all test tasks
 
 
@@ -144,6 +224,7 @@ class Config(_Section):
     offline: Offline
     self_supervised: SelfSupervised
     evaluation: Evaluation
+    online: Online | None = None  # null: a domain without PEARL
     execution: Execution = Execution()
 
     @model_validator(mode="after")
@@ -153,7 +234,33 @@ class Config(_Section):
                 f"self_supervised.online_capacity {self.self_supervised.online_capacity} holds no "
                 f"trajectory of environment.horizon {self.environment.horizon} steps"
             )
+        if self.online and self.online.capacity < self.environment.horizon:
+            raise ValueError(
+                f"online.capacity {self.online.capacity} holds no trajectory of "
+                f"environment.horizon {self.environment.horizon} steps"
+            )
+        if self.collection.source == "pearl":
+            self._pearl_gives_the_data(self.collection)
         return self
+
+    def _pearl_gives_the_data(self, collection: PearlCollection) -> None:
+        online = self.online
+        if online is None:
+            raise ValueError("online: not there, expected PEARL's schedule, as source is pearl")
+        if collection.iterations > online.iterations:
+            raise ValueError(
+                f"collection.iterations {collection.iterations} is beyond online.iterations "
+                f"{online.iterations}, where PEARL ends"
+            )
+        for name, wanted, there in (
+            ("rl_transitions", collection.rl_transitions, "initial_transitions"),
+            ("context_transitions", collection.context_transitions, "exploration_transitions"),
+        ):
+            if wanted > getattr(online, there):
+                raise ValueError(
+                    f"collection.{name} {wanted} is more than online.{there} "
+                    f"{getattr(online, there)}: not every task would have as many"
+                )
 
 
 def config_directory() -> Path:
@@ -264,9 +371,19 @@ def _explain(problem: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
     if problem["type"] == "value_error":  # ours, which names keys and values itself
         return problem["msg"].removeprefix("Value error, ")
+    if problem["type"].startswith("union_tag"):
+        found = problem.get("ctx", {}).get("tag", problem["input"])
+        return f"{'.'.join(location)}.source: {_unknown('source', found, tuple(COLLECTIONS))}"
+    tag = location.pop(1) if location[0] == "collection" and len(location) > 2 else None
     if problem["type"] != "extra_forbidden":
         return f"{'.'.join(location)}: {problem['msg']}, found {problem['input']!r}"
-    section: type[BaseModel] = Config
+    section: Any = Config
     for part in location[:-1]:
-        section = section.model_fields[part].annotation
+        section = COLLECTIONS[tag] if tag and part == "collection" else _section(section, part)
     return f"{'.'.join(location)}: {_unknown('key', location[-1], list(section.model_fields))}"
+
+
+def _section(parent: type[BaseModel], name: str) -> type[BaseModel]:
+    """The type of a section, which may be one that need not be there."""
+    annotation = parent.model_fields[name].annotation
+    return next(kind for kind in (*get_args(annotation), annotation) if kind is not type(None))

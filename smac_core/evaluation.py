@@ -2,7 +2,8 @@
 
 A meta-episode in a task is two exploration episodes with z from the prior, the posterior given all
 their transitions and true rewards, and a last episode with z from that posterior; the last one is
-scored. The policy is deterministic throughout. Evaluation from *offline* context replaces the
+scored. The policy is deterministic throughout, save exploration where
+``evaluation.deterministic_exploration`` says so. Evaluation from *offline* context replaces the
 exploration by as many transitions of the dataset: figure 2 compares the two.
 """
 
@@ -39,6 +40,7 @@ class MetaTest:
     kl: np.ndarray  # [K, R], D_KL(posterior || prior)
     decoder_error: np.ndarray  # [K, R], mean squared error of decoded rewards, last episode
     trajectories: Trajectories  # the last episodes, [K * R, H], repeats of a task adjacent
+    explorations: list[Trajectories]  # likewise each exploration episode; none: offline context
 
     def summary(self) -> dict[str, Any]:
         """Means with 95 % intervals over tasks, in all and by desired behaviour."""
@@ -92,18 +94,20 @@ def meta_test(
     repeated = tasks * repeats
     arguments = {
         "horizon": horizon,
-        "deterministic": True,
         "generator": generator,
         "advance": advance,
     }
     explored = torch.full((len(repeated),), float("nan"), device=agent.device)
+    episodes: list[Trajectories] = []
     if context == "online":
-        episodes = []
         for _ in range(settings.exploration_episodes):
             z = None
             if settings.exploration_latent == "trajectory":
                 z = agent.prior(len(repeated)).sample(generator)
-            episodes.append(rollout(pool, agent, repeated, z, **arguments))
+            explores = settings.deterministic_exploration
+            episodes.append(
+                rollout(pool, agent, repeated, z, deterministic=explores, **arguments)
+            )
         history = [torch.cat(parts, 1) for parts in zip(*episodes, strict=True)]
         history = Trajectories(*history)
         posterior = agent.infer(
@@ -120,7 +124,7 @@ def meta_test(
         length = settings.exploration_episodes * horizon
         posterior = infer_offline(agent, offline * repeats, length, generator)
     z = choose(posterior, settings.posterior_latent, generator)
-    last = rollout(pool, agent, repeated, z, **arguments)
+    last = rollout(pool, agent, repeated, z, deterministic=True, **arguments)
     decoded = agent.label(last.observations, last.actions, z)
     error = ((decoded - last.rewards) ** 2 * last.present).sum(-1) / last.present.sum(-1)
 
@@ -128,6 +132,10 @@ def meta_test(
         return values.view(repeats, len(tasks)).T.cpu().numpy()
 
     order = torch.arange(len(repeated)).view(repeats, len(tasks)).T.flatten()
+
+    def ordered(found: Trajectories) -> Trajectories:
+        return Trajectories(*(part[order] for part in found))
+
     return MetaTest(
         context=context,
         tasks=tasks,
@@ -136,17 +144,18 @@ def meta_test(
         exploration_returns=by_task(explored),
         kl=by_task(posterior.kl_from_standard_normal()),
         decoder_error=by_task(error),
-        trajectories=Trajectories(*(part[order] for part in last)),
+        trajectories=ordered(last),
+        explorations=[ordered(episode) for episode in episodes],
     )
 
 
 def infer_offline(
     agent: Agent, data: list[TaskData], count: int, generator: torch.Generator | None = None
 ) -> Gaussian:
-    """Posteriors [K, dz] given ``count`` transitions a task, drawn with replacement."""
+    """Posteriors [K, dz] given ``count`` transitions of each history, with replacement."""
     device = agent.device
     columns: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-    for task in data:
+    for task in (task.history for task in data):
         uniform = torch.rand(count, device=device, generator=generator)
         index = (uniform * len(task.rewards)).long().cpu().numpy()
         columns[0].append(torch.from_numpy(task.observations[index]))

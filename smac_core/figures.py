@@ -1,8 +1,9 @@
-"""Figures of a run, drawn from its metrics and evaluations alone."""
+"""Figures of a run, drawn from its metrics and evaluations alone; and what all figures share."""
 
 import csv
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,34 +14,73 @@ COLORS = {
     "offline": "#4c72b0",
     "self_supervised": "#c44e52",
     "control": "#8c8c8c",
-    "true_rewards": "#222222",
-    "test_scenes": "#8172b3",
+    "true_rewards": "#64b5cd",
+    "test_scenes": "#dd8452",
+    "test_scenes_true_rewards": "#937860",
+    "online": "#222222",
 }
-CONTEXT_COLORS = {"offline": "#4c72b0", "online": "#dd8452"}
+CONTEXTS = ("offline", "online")
+CONTEXT_COLORS = {"offline": "#4c72b0", "online": "#dd8452", "online_stochastic": "#55a868"}
+CONTEXT_NAMES = {
+    "offline": "offline context",
+    "online": "online context",
+    "online_stochastic": "online context, sampled actions",
+}
 NAMES = {
     "offline": "offline phase",
     "self_supervised": "self-supervised",
     "control": "control (no new data)",
-    "true_rewards": "true rewards (oracle)",
+    "true_rewards": "true rewards",
     "test_scenes": "practice in test scenes",
+    "test_scenes_true_rewards": "true rewards in test scenes",
+    "online": "PEARL, true rewards",
+}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "svg.hashsalt": "smac",  # the same picture is the same file
 }
 
 
+def plotter() -> Any:
+    """Matplotlib's pyplot without a screen, in the style of all figures."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update(STYLE)
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def save(figure: Any, stem: Path) -> list[Path]:
+    """STEM.png and STEM.svg; the figure is closed."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    for path in files:
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        figure.savefig(path, dpi=120, bbox_inches="tight", metadata=metadata)
+    plotter().close(figure)
+    return files
+
+
 def draw(run: Path) -> list[Path]:
-    """All figures that a run has results for, as PNG in RUN/figures.
+    """All figures that a run has results for, as PNG and SVG in RUN/figures: the PNG files.
 
     Raises:
         InputError: the folder is no run, or has neither metrics nor evaluations to draw.
     """
     if not (run / "run.json").exists():
         raise InputError(run, "run.json", "no such file", "a run's folder")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = plotter()
     evaluations = load_evaluations(run)
-    folder = run / "figures"
     drawn = []
     for name, figure in (
         ("learning_curve", _learning_curve(pyplot, run)),
@@ -48,13 +88,8 @@ def draw(run: Path) -> list[Path]:
         ("traces", _traces(pyplot, evaluations)),
         ("success_by_behavior", _success(pyplot, evaluations)),
     ):
-        if figure is None:
-            continue
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{name}.png"
-        figure.savefig(path, dpi=120, bbox_inches="tight")
-        pyplot.close(figure)
-        drawn.append(path)
+        if figure is not None:
+            drawn.append(save(figure, run / "figures" / name)[0])
     if not drawn:
         raise InputError(
             run, "results", "none", "a self-supervised phase or evaluations (smac evaluate)"
@@ -72,20 +107,28 @@ def load_metrics(path: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array(steps), np.array(values)
 
 
-def load_evaluations(run: Path) -> dict[tuple[str, str], dict[str, np.ndarray]]:
-    """Arrays of every evaluation on the held-out tasks, by (phase, context)."""
+def load_evaluations(
+    run: Path, tasks: str = "test"
+) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """Arrays of every evaluation on a set of tasks, by (phase, context)."""
     found = {}
     for phase in COLORS:
         for context in CONTEXT_COLORS:
-            path = run / "evaluations" / f"{phase}_test_{context}.npz"
+            path = run / "evaluations" / f"{phase}_{tasks}_{context}.npz"
             if path.exists():
                 with np.load(path) as arrays:
                     found[phase, context] = dict(arrays)
     return found
 
 
+def horizontally(paths: np.ndarray) -> int:
+    """Which of two coordinates [..., 2] lies across: the one that extends further."""
+    flat = paths.reshape(-1, 2)
+    return int(np.argmax(np.nanmax(flat, 0) - np.nanmin(flat, 0)))
+
+
 def _learning_curve(pyplot, run: Path):
-    """Figure 5: held-out return against the second phase's updates."""
+    """Figure 5: held-out return against the second phase's iterations."""
     curves = {}
     for phase in NAMES:
         path = run / phase / "metrics.csv"
@@ -94,78 +137,87 @@ def _learning_curve(pyplot, run: Path):
     curves = {phase: both for phase, both in curves.items() if len(both[0][0])}
     if not curves:
         return None
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.2))
+    shown = 2 if any(values.any() for _, (_, values) in curves.values()) else 1
+    figure, axes = pyplot.subplots(
+        1, shown, figsize=(4.5 * shown, 3.2), squeeze=False, layout="constrained"
+    )
     for phase, both in curves.items():
-        for axis, (steps, values), factor in zip(axes, both, (1, 100), strict=True):
+        for axis, (steps, values), factor in zip(axes[0], both, (1, 100), strict=False):
             axis.plot(steps, factor * values, "o-", color=COLORS[phase], label=NAMES[phase], ms=3)
-    axes[0].set(xlabel="iteration after the offline phase", ylabel="return")
-    axes[1].set(xlabel="iteration after the offline phase", ylabel="success (%)")
-    axes[1].legend(frameon=False, fontsize=8)
+    for axis, name in zip(axes[0], ("return", "success (%)"), strict=False):
+        axis.set(xlabel="iteration", ylabel=name)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     figure.suptitle("held-out tasks after adaptation, online context")
     return figure
 
 
 def _context_shift(pyplot, evaluations):
     """Figure 2: KL(posterior || prior) and return, from offline and from online context."""
-    phases = [p for p in COLORS if all((p, c) in evaluations for c in CONTEXT_COLORS)]
+    phases = [p for p in COLORS if all((p, c) in evaluations for c in CONTEXTS)]
     if not phases:
         return None
-    figure, axes = pyplot.subplots(2, len(phases), figsize=(3 * len(phases), 5), squeeze=False)
-    largest = max(evaluations[p, c]["kl"].max() for p in phases for c in CONTEXT_COLORS)
+    figure, axes = pyplot.subplots(
+        2,
+        len(phases),
+        figsize=(3 * len(phases), 5),
+        squeeze=False,
+        sharey="row",
+        layout="constrained",
+    )
+    largest = max(evaluations[p, c]["kl"].max() for p in phases for c in CONTEXTS)
     bins = np.linspace(0, largest, 30)
-    low = min(evaluations[p, c]["returns"].mean() for p in phases for c in CONTEXT_COLORS)
     for column, phase in enumerate(phases):
-        for place, (context, color) in enumerate(CONTEXT_COLORS.items()):
+        for place, context in enumerate(CONTEXTS):
+            color, label = CONTEXT_COLORS[context], CONTEXT_NAMES[context]
             result = evaluations[phase, context]
-            axes[0, column].hist(
-                result["kl"].ravel(), bins, alpha=0.6, color=color, label=f"{context} context"
-            )
+            axes[0, column].hist(result["kl"].ravel(), bins, alpha=0.6, color=color, label=label)
             means = result["returns"].mean(1)
             error = interval(means)["half_width_95"] or 0.0
             axes[1, column].bar(place, means.mean(), yerr=error, color=color, capsize=4)
         axes[0, column].set(title=NAMES[phase], xlabel="KL(posterior || prior)")
-        axes[1, column].set_xticks(range(len(CONTEXT_COLORS)), list(CONTEXT_COLORS))
-        axes[1, column].set(ylabel="return" if column == 0 else "", ylim=(1.3 * min(low, 0), None))
-    axes[0, 0].legend(frameon=False, fontsize=8)
-    figure.tight_layout()
+        axes[1, column].set_xticks(range(len(CONTEXTS)), CONTEXTS)
+    axes[0, 0].set(ylabel="evaluations")
+    axes[1, 0].set(ylabel="return")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
 def _traces(pyplot, evaluations):
-    """Figures 6 and 7: where the first two observation dimensions went after adaptation.
-
-    The longer of the two lies across.
-    """
+    """Figure 6: where the robot went after adaptation; the longer direction lies across."""
     phases = [p for p in ("offline", "self_supervised") if (p, "online") in evaluations]
+    phases = [p for p in phases if "paths" in evaluations[p, "online"]]
     if not phases:
         return None
-    everything = evaluations[phases[0], "online"]["observations"][..., :2].astype(float)
-    across = int(np.argmax(np.ptp(everything.reshape(-1, 2), axis=0)))
+    across = horizontally(evaluations[phases[0], "online"]["paths"])
     figure, axes = pyplot.subplots(
-        len(phases), 1, figsize=(7, 2.6 * len(phases)), squeeze=False, sharex=True, sharey=True
+        len(phases),
+        1,
+        figsize=(7, 2.6 * len(phases)),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        layout="constrained",
     )
     for axis, phase in zip(axes[:, 0], phases, strict=True):
-        for context, color in CONTEXT_COLORS.items():
-            if (phase, context) not in evaluations:
-                continue
-            paths = evaluations[phase, context]["observations"].astype(float)
-            for number, path in enumerate(paths[:: max(1, len(paths) // 60)]):
-                label = f"{context} context" if number == 0 else None
-                horizontal, vertical = path[:, across], path[:, 1 - across]
-                axis.plot(horizontal, vertical, color=color, alpha=0.35, lw=0.8, label=label)
+        for context in CONTEXTS:
+            paths = evaluations.get((phase, context), {}).get("paths", np.empty((0, 0, 0, 2)))
+            walked = paths.reshape(-1, *paths.shape[2:])
+            style = {"color": CONTEXT_COLORS[context], "alpha": 0.35, "lw": 0.8}
+            for number, path in enumerate(walked[:: max(1, len(walked) // 60)]):
+                label = CONTEXT_NAMES[context] if number == 0 else None
+                axis.plot(path[:, across], path[:, 1 - across], label=label, **style)
         axis.set(title=NAMES[phase], ylabel=f"{'xy'[1 - across]} (m)", aspect="equal")
     axes[-1, 0].set(xlabel=f"{'xy'[across]} (m)")
-    axes[0, 0].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.tight_layout()
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
 def _success(pyplot, evaluations):
     """Success of the last episode by desired behaviour, online context."""
     phases = [p for p in COLORS if (p, "online") in evaluations]
-    if not phases:
+    if not phases or set(evaluations[phases[0], "online"]["behaviors"].tolist()) == {"all"}:
         return None
-    figure, axis = pyplot.subplots(figsize=(7, 3.2))
+    figure, axis = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     width = 0.8 / len(phases)
     for number, phase in enumerate(phases):
         result = evaluations[phase, "online"]
@@ -187,5 +239,5 @@ def _success(pyplot, evaluations):
             )
     axis.set_xticks(range(len(names)), [n.replace("_", " ") for n in names])
     axis.set(ylabel="success (%)", ylim=(0, 100))
-    axis.legend(frameon=False, fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, 1.25))
+    figure.legend(loc="outside upper center", ncols=3)
     return figure

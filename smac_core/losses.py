@@ -1,4 +1,4 @@
-"""The paper's losses, one function an equation, each returning (loss, info).
+"""The paper's losses and PEARL's, one function an equation, each returning (loss, info).
 
 Shapes: a batch has T tasks and N transitions a task; z is [T, dz], one sample a task. Randomness
 comes in as standard normal noise, so a loss is a plain function of its arguments. ``info`` holds
@@ -18,6 +18,7 @@ from smac_core.networks import (
     RewardDecoder,
     TanhGaussianPolicy,
     TwinQ,
+    ValueFunction,
 )
 
 Info = dict[str, Tensor]
@@ -34,16 +35,21 @@ def critic_loss(
     *,
     discount: float,
     reward_scale: float,
+    entropy_coefficient: float = 0.0,
 ) -> tuple[Tensor, Info, Tensor]:
     """Bellman error, equation (1): E (Q(s, a, z) - (r + gamma min Q'(s', a', z)))^2, a' ~ pi.
 
     Both heads of the twin Q regress on the same target; rewards are scaled here and only here (as
-    in the authors' code). Time limits are not terminal. Also returns Q(s, a, z) [2, T, N],
-    detached, for the actor, which needs it again.
+    in the authors' code). Time limits are not terminal. ``entropy_coefficient`` alpha: with SAC's
+    min Q'(s', a', z) - alpha log pi(a'|s', z). Also returns Q(s, a, z) [2, T, N], detached, for the
+    actor, which needs it again.
     """
     with torch.no_grad():
-        next_actions = policy(batch.next_observations, z).unsquashed(noise).tanh()
-        next_value = target_critic(batch.next_observations, next_actions, z).amin(0)
+        following = policy(batch.next_observations, z)
+        unsquashed = following.unsquashed(noise)
+        next_value = target_critic(batch.next_observations, unsquashed.tanh(), z).amin(0)
+        if entropy_coefficient > 0:
+            next_value = next_value - entropy_coefficient * following.log_density(unsquashed)
         target = reward_scale * batch.rewards + discount * (1 - batch.terminals) * next_value
     q = critic(batch.observations, batch.actions, z)
     loss = ((q - target) ** 2).mean((1, 2)).sum()
@@ -125,6 +131,57 @@ def pearl_actor_loss(
     """
     loss = (entropy_coefficient * log_density - value).mean()
     return loss, {"pearl_actor_loss": loss.detach()}
+
+
+def soft_critic_loss(
+    critic: TwinQ,
+    target_value: ValueFunction,
+    batch: Batch,
+    z: Tensor,
+    *,
+    discount: float,
+    reward_scale: float,
+) -> tuple[Tensor, Info]:
+    """PEARL's critic (oyster, `_take_step`): E (Q(s, a, z) - (r + gamma V'(s', z)))^2, both heads.
+
+    z keeps its gradient in Q, through which the critic trains the encoder; the target has none.
+    """
+    with torch.no_grad():
+        next_value = target_value(batch.next_observations, z)
+        target = reward_scale * batch.rewards + discount * (1 - batch.terminals) * next_value
+    q = critic(batch.observations, batch.actions, z)
+    loss = ((q - target) ** 2).mean((1, 2)).sum()
+    return loss, {
+        "critic_loss": loss.detach(),
+        "q": q.detach().mean(),
+        "q_target": target.mean(),
+    }
+
+
+def soft_value_loss(value: Tensor, q: Tensor, log_density: Tensor) -> tuple[Tensor, Info]:
+    """SAC's value, PEARL's too (oyster): E (V(s, z) - (min Q(s, a~, z) - log pi(a~|s, z)))^2.
+
+    All [T, N]; of a~ ~ pi. Only ``value`` has a gradient.
+    """
+    loss = ((value - (q - log_density).detach()) ** 2).mean()
+    return loss, {"value_loss": loss.detach(), "value": value.detach().mean()}
+
+
+def policy_regularization(
+    distribution: PolicyDistribution, *, weight: float
+) -> tuple[Tensor, Info]:
+    """Keeps PEARL's policy from saturating (oyster): weight (E mean^2 + E log_std^2)."""
+    loss = weight * ((distribution.mean**2).mean() + (distribution.log_std**2).mean())
+    return loss, {
+        "policy_regularization": loss.detach(),
+        "policy_std": distribution.log_std.detach().exp().mean(),
+    }
+
+
+def posterior_divergence(posterior: Gaussian, *, kl_weight: float) -> tuple[Tensor, Info]:
+    """PEARL's information bottleneck (oyster): kl_weight D_KL(q(z|h) || N(0, I)), summed over T."""
+    divergence = posterior.kl_from_standard_normal()
+    return kl_weight * divergence.sum(), {"kl": divergence.detach().mean()}
 
 
 def reward_loss(

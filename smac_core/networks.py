@@ -1,4 +1,4 @@
-"""The four networks of SMAC (appendix C.3, table 1).
+"""The networks of SMAC (appendix C.3, table 1) and PEARL.
 
 Shapes: T tasks, N transitions of a task, ds observation, da action and dz latent dimensions.
 Leading dimensions are free wherever ``...`` stands.
@@ -205,3 +205,15 @@ class TwinQ(nn.Module):
             weights, biases = [w.detach() for w in weights], [b.detach() for b in biases]
         values = perceptrons(inputs.flatten(0, -2), weights, biases)
         return values.view(2, *inputs.shape[:-1])
+
+
+class ValueFunction(nn.Module):
+    """V(s, z), PEARL's: what its Q functions regress on (oyster)."""
+
+    def __init__(self, observation_dim: int, latent_dim: int, hidden: Sequence[int]):
+        super().__init__()
+        self.body = mlp(observation_dim + latent_dim, hidden, 1)
+
+    def forward(self, observations: Tensor, z: Tensor) -> Tensor:
+        """Values [..., N] of observations [..., N, ds] and z [..., dz]."""
+        return self.body(beside(observations, z)).squeeze(-1)

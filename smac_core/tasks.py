@@ -5,7 +5,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from smac_core.config import Config
 from smac_core.errors import InputError
+
+
+def training_tasks(config: Config) -> list[dict[str, Any]]:
+    """The tasks to train in, as many of their list's first as configured; errors as load_tasks."""
+    return _first(config.tasks.train, "train_count", config.tasks.train_count)
+
+
+def held_out_tasks(config: Config) -> list[dict[str, Any]]:
+    """The tasks that nothing is trained in, likewise."""
+    return _first(config.tasks.test, "test_count", config.tasks.test_count)
+
+
+def _first(name: str, field: str, count: int | None) -> list[dict[str, Any]]:
+    tasks = load_tasks(name)
+    if count is not None and count > len(tasks):
+        raise InputError(name, f"tasks.{field}", count, f"at most {len(tasks)}, all of the list's")
+    return tasks[:count]
 
 
 def load_tasks(name: str) -> list[dict[str, Any]]:

@@ -51,12 +51,12 @@ class Stream:
         self.units = tuple(field.unit for field in spec.fields for _ in field.names)
         self.paths = tuple(leaf for f in spec.fields for leaf in leaves(spec.type, f.path))
         self.start, self.width = start, len(self.names)
-        self._readers: list[tuple[Reader, slice, float, float]] = []
+        self._readers: list[tuple[Reader, slice, float, float, tuple[float, float] | None]] = []
         column = 0
         for field in spec.fields:
             part = slice(column, column + len(field.names))
             reader = compile_reader(spec.type, field.path)
-            self._readers.append((reader, part, field.scale, field.offset))
+            self._readers.append((reader, part, field.scale, field.offset, field.clip))
             column = part.stop
 
     @property
@@ -65,7 +65,7 @@ class Stream:
         return self.missing is not None
 
     def read(self, message: object, out: np.ndarray) -> None:
-        """Write ``scale * value + offset`` to the stream's columns of ``out`` [ds] float64.
+        """Write ``scale * value + offset``, clipped, to the stream's columns of ``out`` [ds].
 
         Raises:
             MessageError: the message lacks a joint, or entries.
@@ -74,13 +74,15 @@ class Stream:
 
     def read_values(self, message: object, out: np.ndarray) -> None:
         """As ``read``, with the stream's columns alone: ``out`` [width] float64."""
-        for reader, part, scale, offset in self._readers:
+        for reader, part, scale, offset, clip in self._readers:
             values = out[part]
             reader(message, values)
             if scale != 1.0:
                 values *= scale
             if offset != 0.0:  # adding 0 would turn -0 into 0
                 values += offset
+            if clip is not None:
+                np.clip(values, *clip, out=values)
 
 
 class Command:
@@ -324,8 +326,8 @@ def require_same(mine: Contract, other_text: str, source: str | Path) -> None:
     """Raise InputError unless a stored contract agrees in all that matters to learning.
 
     That is rate, and of observations and actions the order, names, units, scales and offsets, of
-    observations the alignment besides. Topics, paths, types, limits and time-outs may differ: the
-    same policy serves a remapped robot, and a slower one.
+    observations the clipping and the alignment besides. Topics, paths, types, limits and time-outs
+    may differ: the same policy serves a remapped robot, and a slower one.
 
     Args:
         other_text: a contract's YAML, as a checkpoint, a dataset or weights keep it.
@@ -365,14 +367,14 @@ def _signature(file: ContractFile, owner: str) -> _Signature:
     signature.value("rate", file.rate)
     for part in ("observations", "actions"):
         columns: dict[str, list[object]] = {
-            key: [] for key in ("names", "unit", "scale", "offset", "align", "missing")
+            key: [] for key in ("names", "unit", "scale", "offset", "clip", "align", "missing")
         }
         for message in getattr(file, part):
             for field in message.fields:
                 for name in field.names:
                     columns["names"].append(name)
-                    for key in ("unit", "scale", "offset"):
-                        columns[key].append(getattr(field, key))
+                    for key in ("unit", "scale", "offset", "clip"):
+                        columns[key].append(getattr(field, key, None))
                     for key in ("align", "missing"):
                         columns[key].append(getattr(message, key, None))
         for key, values in columns.items():

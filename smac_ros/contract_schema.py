@@ -66,7 +66,14 @@ class _Numbers(_Section):
 
 
 class ObservationField(_Numbers):
-    """Observation = scale * value in the message + offset."""
+    """Observation = scale * value in the message + offset, within ``clip``."""
+
+    clip: tuple[float, float] | None = None  # in the observation's unit
+
+    @field_validator("clip", mode="before")
+    @classmethod
+    def _clip_is_ordered(cls, clip: object) -> object:
+        return None if clip is None else _ordered(clip)
 
 
 class ActionField(_Numbers):
@@ -81,10 +88,7 @@ class ActionField(_Numbers):
     @field_validator("limits", mode="before")
     @classmethod
     def _limits_are_ordered(cls, limits: object) -> object:
-        numbers = isinstance(limits, (list, tuple)) and [_is_number(limit) for limit in limits]
-        if numbers != [True, True] or limits[0] >= limits[1]:
-            raise _problem((), limits, "[low, high]: two finite numbers, low < high")
-        return tuple(map(float, limits))
+        return _ordered(limits)
 
     @field_validator("zero", mode="before")
     @classmethod
@@ -496,6 +500,13 @@ def _count(number: int, what: str) -> str:
 
 def _enumerate(parts: Sequence[str]) -> str:
     return ", ".join(parts) if len(parts) <= 6 else f"{', '.join(parts[:5])}, ..., {parts[-1]}"
+
+
+def _ordered(pair: object) -> tuple[float, float]:
+    numbers = isinstance(pair, (list, tuple)) and [_is_number(number) for number in pair]
+    if numbers != [True, True] or pair[0] >= pair[1]:
+        raise _problem((), pair, "[low, high]: two finite numbers, low < high")
+    return float(pair[0]), float(pair[1])
 
 
 def _is_number(value: object) -> bool:

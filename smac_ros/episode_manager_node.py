@@ -27,7 +27,7 @@ from std_srvs.srv import Trigger
 
 from smac_core import __version__
 from smac_core.errors import InputError
-from smac_core.tasks import load_tasks
+from smac_core.tasks import held_out_tasks, training_tasks
 from smac_core.training.run import write_json
 from smac_ros.base_node import Parameter, SmacNode, latched, reliable, run
 from smac_ros.conductor import POLL, Conduct, Conductor, GivenUp, Halted
@@ -111,8 +111,8 @@ class EpisodeManagerNode(SmacNode):
         )
         source = setting("checkpoint") or "the shipped run"
         self._contract.check_run(self._config.environment, None, source)
-        self._train = load_tasks(self._config.tasks.train)
-        self._test = load_tasks(self._config.tasks.test)
+        self._train = training_tasks(self._config)
+        self._test = held_out_tasks(self._config)
         self._conductor = Conductor(
             Conduct(
                 steps=self._config.environment.horizon,

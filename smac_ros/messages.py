@@ -86,6 +86,7 @@ class End(_Marker):
         steps: how many commands were given.
         last: stamp of the last observation, ns; of the last command where none followed.
         reason: ``complete``, or why not.
+        terminal: whether the robot itself ended it there: it fell.
     """
 
     session: int
@@ -93,6 +94,7 @@ class End(_Marker):
     steps: int
     last: int
     reason: str = "complete"
+    terminal: bool = False
 
 
 def parse_marker(text: str, topic: str = "episode") -> Begin | End:

@@ -300,6 +300,17 @@ class Policy:
         episode.gave(tick, self._observation, values)
         self.due = time.monotonic() + 1 / self.contract.rate
 
+    def terminated(self, stamp: int) -> None:
+        """The robot itself has ended its episode, with the observation of that stamp."""
+        episode = self.episode
+        if episode is None or not episode.started or stamp <= episode.begin.start:
+            return
+        if episode.endless:
+            self.finish("the robot has ended its episode")
+        elif episode.last is None:
+            episode.terminated(stamp)
+            self._finish_if_complete()
+
     def reward(self, stamp: int | None, message: Any) -> None:
         """A message of the contract's reward stream."""
         episode = self.episode

@@ -11,6 +11,7 @@ from smac_ros.contract import CommandReader, Contract
 from smac_ros.experience import Series
 from smac_ros.messages import Begin, End
 
+LATE = 1000  # commands that a robot which has ended an episode may still be given
 LONGEST = 10_000  # steps of an endless episode that can enter the context
 MOST_STEPS = 10**9
 LARGEST_SEED = 2**63
@@ -45,6 +46,7 @@ class PolicyEpisode:
         steps: commands given.
         tick: stamp of the last command, ns; None before the first.
         last: stamp of the last observation, ns; None before it came.
+        terminal: whether the robot itself has ended it.
     """
 
     def __init__(self, begin: Begin, endless: bool = False):
@@ -53,6 +55,8 @@ class PolicyEpisode:
         self.steps = 0
         self.tick: int | None = None
         self.last: int | None = None
+        self.terminal = False
+        self._ticks: deque[int] = deque(maxlen=LATE)
         self._collects = begin.mode == "adapt"
         most = LONGEST if endless else begin.steps
         self._rows: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=most)
@@ -65,7 +69,7 @@ class PolicyEpisode:
     @property
     def all_given(self) -> bool:
         """Whether every command has been given."""
-        return not self.endless and self.steps >= self.begin.steps
+        return self.terminal or (not self.endless and self.steps >= self.begin.steps)
 
     def is_of(self, marker: Begin | End) -> bool:
         """Whether the marker is this episode's."""
@@ -76,8 +80,18 @@ class PolicyEpisode:
         """A command of message values [da] answered the observation [ds] of ``tick``."""
         self.steps += 1
         self.tick = tick
+        self._ticks.append(tick)
         if self._collects:
             self._rows.append((tick, observation.copy(), values))
+
+    def terminated(self, stamp: int) -> None:
+        """The robot has ended it with that observation: what was commanded since is no step."""
+        self.terminal, self.last = True, stamp
+        while self._ticks and self._ticks[-1] >= stamp:
+            self._ticks.pop()
+            self.steps -= 1
+        while self._rows and self._rows[-1][0] >= stamp:
+            self._rows.pop()
 
     def reward(self, stamp: int, value: np.ndarray) -> None:
         """A reward [1] of the observation with that stamp."""
@@ -107,7 +121,7 @@ class PolicyEpisode:
     def end(self, reason: str) -> End:
         """Its marker."""
         last = next(s for s in (self.last, self.tick, self.begin.start) if s is not None)
-        return End(self.begin.session, self.begin.id, self.steps, last, reason)
+        return End(self.begin.session, self.begin.id, self.steps, last, reason, self.terminal)
 
 
 class TaskContext:

@@ -13,7 +13,7 @@ import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import Float64MultiArray, MultiArrayDimension, String, UInt8MultiArray
+from std_msgs.msg import Float64MultiArray, Header, MultiArrayDimension, String, UInt8MultiArray
 from std_srvs.srv import Trigger
 
 from smac_core.controller import LATENTS
@@ -132,6 +132,7 @@ class PolicyNode(SmacNode):
         if (reward := contract.reward) is not None:
             callback = partial(self._on_reward, reward.time == "header")
             self.own("subscription", message_class(reward.type), reward.topic, callback, stream_qos)
+        self.own("subscription", Header, "terminated", self._on_terminated, reliable(10))
         labelled = "labelled_trajectories"
         self.own("subscription", String, "episode", self._on_marker, reliable(100))
         self.own("subscription", PointCloud2, labelled, self._on_labels, reliable(100))
@@ -222,6 +223,10 @@ class PolicyNode(SmacNode):
     def _on_reward(self, stamped: bool, message: Any) -> None:
         if self._active:
             self.policy.reward(stamp_ns(message.header.stamp) if stamped else None, message)
+
+    def _on_terminated(self, message: Header) -> None:
+        if self._active:
+            self.policy.terminated(stamp_ns(message.stamp))
 
     def _on_marker(self, message: String) -> None:
         if not self._active:

@@ -164,13 +164,14 @@ def meta_episode(
         "meta_test",
         "adapt",
         group,
-        True,
+        settings.deterministic_exploration,
         settings.exploration_latent,
     )
     last = replace(
         explored,
         place=(META_TEST, *place, settings.exploration_episodes),
         mode="exploit",
+        deterministic=True,
         latent=settings.posterior_latent,
         context=settings.exploration_episodes,
     )

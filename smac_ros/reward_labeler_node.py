@@ -333,13 +333,16 @@ class RewardLabelerNode(SmacNode):
             text = f"episode {begin.id}: a label is NaN or infinite"
             self.diagnostics.count("episodes skipped", text)
             return
-        self._publish(begin, transitions, rewards, task, weights.version)
+        terminals = np.zeros_like(rewards)
+        terminals[-1] = end.terminal and transitions.next_ticks[-1] == end.last
+        self._publish(begin, transitions, rewards, terminals, task, weights.version)
 
     def _publish(
         self,
         begin: Begin,
         transitions: Transitions,
         rewards: np.ndarray,
+        terminals: np.ndarray,
         task: int,
         version: int,
     ) -> None:
@@ -357,7 +360,7 @@ class RewardLabelerNode(SmacNode):
             actions=transitions.actions,
             rewards=rewards,
             next_observations=transitions.next_observations,
-            terminals=np.zeros_like(rewards),  # a robot's episodes end by the clock
+            terminals=terminals,
         )
         self._publisher.publish(pack_trajectory(trajectory))
         self._sequence = (self._sequence + 1) % COUNTS

@@ -146,6 +146,7 @@ class SimulationNode(SmacNode, ABC):
         self._reward = JointState(name=OUTCOME, position=[0.0] * 3)
         self._reward.header.stamp = self.header.stamp
         self._reward_publisher = self.publisher(JointState, "reward")
+        self._terminated_publisher = self.publisher(Header, "terminated")
         self.make_outputs()
         self.own("service", Trigger, "~/reset", self._on_reset)
 
@@ -332,6 +333,8 @@ class SimulationNode(SmacNode, ABC):
         if self._outcome is not None and self.setting("publish_reward"):
             self._reward.position = array("d", self._outcome)
             self._reward_publisher.publish(self._reward)
+        if self._outcome is not None and self._ended:
+            self._terminated_publisher.publish(self.header)
         for publisher, message in self._outputs:
             publisher.publish(message)
         if self._lockstep:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from smac_core.config import config_directory
+from smac_core.config import config_directory, domains, load_config
 from smac_core.errors import InputError
 
 
@@ -166,8 +166,7 @@ _META_TEST = (
     Argument("meta_test_repeats", "1", "Of each; 0: as the run has it.", kind="integer", low=0),
     Argument("horizon", "0", "Steps an episode; 0: as the run has it.", kind="integer", low=0),
 )
-_SAWYER = (
-    _CHECKPOINT,
+_PRACTICE = (
     _SCALE,
     Argument("iterations", "15", "Of practice; 0: none.", kind="integer", low=0),
     Argument(
@@ -203,7 +202,7 @@ _SAWYER = (
     Argument(
         "run",
         "",
-        "Folder the learner writes, resumed if there; empty: runs/sawyer_sim_<date>_<time>.",
+        "Folder the learner writes, resumed if there; empty: runs/<system>_<date>_<time>.",
     ),
     Argument("results", "", "Folder for the meta-test's JSON; empty: in the run's."),
     Argument("dataset", "", "Offline data, if not where the run has them.", kind="file"),
@@ -211,11 +210,10 @@ _SAWYER = (
     Argument("threads", "1", "CPU threads of the learner; 0: all.", kind="integer", low=0),
     _CLOCK,
     _FACTOR,
-    _CONTRACT,
     _NAMESPACE,
-    _RVIZ,
     Argument("start", "true", "Begin at once; else ~/start begins.", ("true", "false"), "boolean"),
 )
+_SAWYER = (_CHECKPOINT, *_PRACTICE, _CONTRACT, _RVIZ)
 _SAWYER_TEST = (
     _CHECKPOINT,
     _SCALE,
@@ -230,13 +228,17 @@ _SAWYER_TEST = (
     _RVIZ,
 )
 _MUJOCO = (
-    Argument("environment", "HalfCheetah-v5", "One of Gymnasium's MuJoCo environments."),
-    Argument("contract", "half_cheetah", _CONTRACT.description),
-    Argument("checkpoint", "", "Run folder for a policy; empty: the robot alone.", kind="folder"),
-    _CLOCK,
-    _FACTOR,
-    _SEED,
-    _NAMESPACE,
+    Argument("domain", "", "One of the MuJoCo domains, such as cheetah_velocity; empty: no tasks."),
+    Argument("environment", "HalfCheetah-v5", "One of Gymnasium's, where no domain is given."),
+    Argument("contract", "", "As above; empty: the domain's, without one half_cheetah."),
+    Argument(
+        "checkpoint",
+        "",
+        "Run folder: to practise with in the domain, without one for a policy; empty: the robot "
+        "alone.",
+        kind="folder",
+    ),
+    *_PRACTICE,
 )
 
 
@@ -244,9 +246,14 @@ _MUJOCO = (
 
 
 def _sawyer_sim(values: dict[str, Any]) -> list[NodeSpec]:
+    return _practice(values, _robot(values)) + _rviz(values)
+
+
+def _practice(values: dict[str, Any], robot: NodeSpec) -> list[NodeSpec]:
+    """The robot, and what practises with it and tests it."""
     _check_run(values["checkpoint"])
     values = values | _iterations(values)
-    run = values["run"] or time.strftime("runs/sawyer_sim_%Y%m%d_%H%M%S")
+    run = values["run"] or time.strftime(f"runs/{robot.name}_%Y%m%d_%H%M%S")
     clock, contract, seed = (values[name] for name in ("clock", "contract", "seed"))
     checkpoint = values["checkpoint"]
     common = {"contract": contract, "checkpoint": checkpoint}
@@ -268,13 +275,13 @@ def _sawyer_sim(values: dict[str, Any]) -> list[NodeSpec]:
     manager = common | {
         "clock": clock,
         "seed": seed,
-        "robot": "sawyer_sim",
+        "robot": robot.name,
         "results": values["results"] or f"{run}/meta_test",
         "start": values["start"],
         **{name: values[name] for name in (*numbers, "iterations", "meta_test")},
         **{name: values[name] for name in ("meta_test_tasks", "meta_test_repeats")},
     }
-    nodes = [_robot(values), _policy(values, "offline")]
+    nodes = [robot, _policy(values, "offline")]
     if values["iterations"]:
         nodes += [
             NodeSpec("reward_labeler_node", "reward_labeler", labeler),
@@ -283,7 +290,7 @@ def _sawyer_sim(values: dict[str, Any]) -> list[NodeSpec]:
     elif not values["results"]:
         manager["results"] = ""  # without practice there is no run to put them into
     nodes.append(NodeSpec("episode_manager_node", "episode_manager", manager, main=True))
-    return nodes + _rviz(values)
+    return nodes
 
 
 def _meta_test(values: dict[str, Any]) -> list[NodeSpec]:
@@ -300,15 +307,40 @@ def _meta_test(values: dict[str, Any]) -> list[NodeSpec]:
 
 
 def _mujoco_sim(values: dict[str, Any]) -> list[NodeSpec]:
-    _check_contract(values["contract"])
-    names = ("environment", "contract", "clock", "factor", "seed")
-    nodes = [
-        NodeSpec("mujoco_sim_node", "mujoco_sim", {name: values[name] for name in names}),
-    ]
-    if values["checkpoint"]:
-        _check_run(values["checkpoint"])
-        nodes.append(_policy(values, ""))
-    return nodes
+    domain, checkpoint = values["domain"], values["checkpoint"]
+    contract = values["contract"] or domain or "half_cheetah"
+    values = values | {"contract": contract}
+    parameters = {name: values[name] for name in ("contract", "clock", "factor", "seed")}
+    world = {"environment": values["environment"]}
+    if domain:
+        world = _world(domain, checkpoint)
+    _check_contract(contract)
+    robot = NodeSpec("mujoco_sim_node", "mujoco_sim", parameters | world)
+    if not checkpoint:
+        return [robot]
+    if domain:
+        return _practice(values, robot)
+    _check_run(checkpoint)
+    return [robot, _policy(values, "")]
+
+
+def _world(domain: str, checkpoint: str) -> dict[str, str]:
+    """A domain's environment, as the run has it that is to act there."""
+    contracts = config_directory() / "contracts"
+    known = [name for name in domains() if (contracts / f"{name}.yaml").is_file()]
+    if domain not in known:
+        close = difflib.get_close_matches(domain, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise InputError("argument", "domain", repr(domain), f"one of {', '.join(known)}{hint}")
+    environment = load_config(domain, "paper").environment.model_dump()
+    if checkpoint:
+        _check_run(checkpoint)
+        config = _configuration(checkpoint)
+        if config["domain"] != domain:
+            raise InputError(_run_folder(checkpoint), "domain", repr(config["domain"]), domain)
+        environment = config["environment"]
+    options = environment.get("kwargs")
+    return {"environment": environment["id"], "options": json.dumps(options) if options else ""}
 
 
 def _robot(values: dict[str, Any]) -> NodeSpec:
@@ -376,13 +408,17 @@ def _check_run(checkpoint: str) -> None:
         )
 
 
+def _configuration(checkpoint: str) -> dict[str, Any]:
+    """What a run was configured with."""
+    return json.loads((_run_folder(checkpoint) / "run.json").read_text())["config"]
+
+
 def _iterations(values: dict[str, Any]) -> dict[str, int]:
     """What ``episodes`` of practice are in iterations and, for less than one, in tasks."""
     episodes = values["episodes"]
     if not episodes:
         return {}
-    run = json.loads((_run_folder(values["checkpoint"]) / "run.json").read_text())
-    practice = run["config"]["self_supervised"]
+    practice = _configuration(values["checkpoint"])["self_supervised"]
     tasks = values["tasks_per_iteration"] or practice["tasks_per_iteration"]
     explored = values["exploration_trajectories"] or practice["exploration_trajectories"]
     adapted = values["adapted_trajectories"]
@@ -421,8 +457,8 @@ SYSTEMS = {
         _meta_test,
     ),
     "mujoco_sim": System(
-        "A MuJoCo robot, with a policy where a checkpoint is given; until Ctrl-C. (Task "
-        "distributions for these robots, and with them practice, are still to come.)",
+        "A MuJoCo robot. With a domain and a checkpoint as sawyer_sim: held-out tasks before and "
+        "after practice; with a checkpoint alone its policy, until Ctrl-C.",
         _MUJOCO,
         _mujoco_sim,
     ),

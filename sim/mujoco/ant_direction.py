@@ -26,7 +26,7 @@ OBSERVATION_NAMES = (
     *("velocity_x", "velocity_y", "velocity_z", "rotation_x", "rotation_y", "rotation_z"),
     *(f"velocity_{name}" for name in JOINTS),
 )
-OBSERVATION_UNITS = ("m", *[""] * 4, *["rad"] * 8, *["m/s"] * 3, *["rad/s"] * 11)
+OBSERVATION_UNITS = ("m", *["1"] * 4, *["rad"] * 8, *["m/s"] * 3, *["rad/s"] * 11)
 ACTION_NAMES = (*JOINTS[-2:], *JOINTS[:-2])  # the model's actuators begin with the last leg
 ACTION_UNITS = ("150 N m",) * 8
 OBSERVATIONS = {"code": slice(0, 27), "paper": np.r_[1:13, 19:27]}

@@ -107,7 +107,10 @@ class MujocoTaskEnv(gymnasium.Env):
         control = self.domain.control(action[None])
         diverged = self._advance(control[0])
         before = self._states
-        if not diverged:
+        if diverged:
+            self.data.qpos[:], self.data.qvel[:] = before.qpos[0], before.qvel[0]
+            settle(self.model, self.data)
+        else:
             self._states = self._read()
         reward = self.domain.reward(before, self._states, control, self._goals)[0]
         terminated = diverged or bool(self.domain.terminated(self._states)[0])

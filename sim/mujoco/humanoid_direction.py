@@ -48,7 +48,7 @@ OBSERVATION_NAMES = (
     *(f"contact_{body}_{part}" for body in BODIES for part in SPATIAL),
 )
 OBSERVATION_UNITS = (
-    *("m", *[""] * 4, *["rad"] * 17, *["m/s"] * 3, *["rad/s"] * 20),
+    *("m", *["1"] * 4, *["rad"] * 17, *["m/s"] * 3, *["rad/s"] * 20),
     *(*["kg m^2"] * 6, *["kg m"] * 3, "kg") * 14,
     *(*["rad/s"] * 3, *["m/s"] * 3) * 14,
     *(*["N"] * 3, *["N m"] * 20),

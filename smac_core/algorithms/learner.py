@@ -5,7 +5,6 @@ what was drawn. So an update can be captured as a CUDA graph, compiled, or taken
 at once, and compared with itself number for number (see smac_core.training.updates).
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -38,10 +37,12 @@ class Sample(NamedTuple):
 Loss = Callable[[Sample], tuple[Tensor, Info]]
 
 
-class Learner(ABC):
+class Learner:
     """Trains an agent's networks by gradient steps on a replay.
 
-    ``networks`` and ``optimizers`` name all that an exact resume needs.
+    ``networks`` and ``optimizers`` name all that an exact resume needs. A subclass has, for each
+    phase that it knows, a loss ``<phase>_loss(sample)``, which gives the loss of a gradient step
+    and detached scalars, and ``<phase>_draw(replay, generator)``, its meta-batch.
     """
 
     def __init__(self, config: Config, agent: Agent, generator: torch.Generator):
@@ -53,10 +54,6 @@ class Learner(ABC):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.optimizer("inference", [*agent.encoder.parameters(), *agent.decoder.parameters()])
         self.optimizer("policy", agent.policy.parameters())
-
-    @abstractmethod
-    def offline_loss(self, sample: Sample) -> tuple[Tensor, Info]:
-        """The loss of a gradient step of the offline phase, and detached scalars."""
 
     def offline_draw(self, replay: Replay, generator: torch.Generator) -> Sample:
         """The meta-batch of a gradient step of the offline phase."""

@@ -1,4 +1,9 @@
-"""Semi-supervised meta actor-critic (section 5, algorithm 1)."""
+"""Semi-supervised meta actor-critic (section 5, algorithm 1), and its ablations (figure 5).
+
+``updates.actor`` says what trains the policy. ``awac``: equation (2), in the self-supervised phase
+with lambda_pearl times PEARL's term. ``pearl`` (actor ablation): PEARL's term alone in both phases.
+``sac`` (SAC ablation): likewise, with SAC's entropy in the critic's target too.
+"""
 
 from copy import deepcopy
 
@@ -67,6 +72,9 @@ class SMAC(Learner):
         self, batch: Batch, z: Tensor, noise: Noise, lambda_pearl: float
     ) -> tuple[Tensor, Info]:
         settings, policy = self.settings, self.agent.policy
+        imitates, alpha = settings.actor == "awac", settings.entropy_coefficient
+        if not imitates:
+            lambda_pearl = 1.0
         critic_error, info, q = critic_loss(
             self.critic,
             self.target_critic,
@@ -76,21 +84,23 @@ class SMAC(Learner):
             noise.next_actions,
             discount=settings.discount,
             reward_scale=settings.reward_scale,
+            entropy_coefficient=alpha if settings.actor == "sac" else 0.0,
         )
         distribution = policy(batch.observations, z)
         with torch.set_grad_enabled(lambda_pearl > 0):  # AWAC's baseline needs no gradient
             unsquashed = distribution.unsquashed(noise.actions)
             value = self.critic(batch.observations, unsquashed.tanh(), z, frozen=True).amin(0)
-        actor_error, actor_info = awac_actor_loss(
-            distribution,
-            batch.actions,
-            q.amin(0) - value.detach(),
-            weights=self._weights,
-            action_clamp=settings.action_clamp,
-        )
-        info |= actor_info
+        actor_error = torch.zeros_like(critic_error)
+        if imitates:
+            actor_error, actor_info = awac_actor_loss(
+                distribution,
+                batch.actions,
+                q.amin(0) - value.detach(),
+                weights=self._weights,
+                action_clamp=settings.action_clamp,
+            )
+            info |= actor_info
         if lambda_pearl > 0:
-            alpha = settings.entropy_coefficient
             log_density = distribution.log_density(unsquashed) if alpha > 0 else 0.0
             pearl_error, pearl_info = pearl_actor_loss(
                 value, log_density, entropy_coefficient=alpha

@@ -1,5 +1,7 @@
 """Environment steps and resets a second."""
 
+import functools
+import importlib
 import itertools
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -10,20 +12,29 @@ import numpy as np
 
 from smac_core.benchmarks.measurement import alternate, report
 from smac_core.config import Config, load_config
-from smac_core.tasks import load_tasks
-from smac_core.training.environment_host import make_environment
+from smac_core.tasks import training_tasks
+from smac_core.training.environment_host import make_environment, steps_in_batches
 from smac_core.training.environment_pool import EnvironmentPool
 
 POOL = 20  # environments, and tasks that they are in
 ENGINE, ALONE = "engine alone, steps", "one environment, steps"
+SYNC, ASYNC = "Gymnasium's SyncVectorEnv, steps", "Gymnasium's AsyncVectorEnv, steps"
+GYMNASIUM = {  # its own environment of a domain's model
+    "cheetah_velocity": "HalfCheetah-v5",
+    "ant_direction": "Ant-v5",
+    "humanoid_direction": "Humanoid-v5",
+    "walker_params": "Walker2d-v5",
+    "hopper_params": "Hopper-v5",
+}
 
 
 def bench_env(domain: str, *, seconds: float) -> dict[str, Any]:
-    """Steps a second of one environment and of pools, and resets, against plain engine stepping.
+    """Steps a second of one environment, of pools and of batches, and resets.
 
-    Plain is the physics of a control step and nothing else, in the same scenes with the robot
-    holding still, as an environment gives it by ``step_engine()``; where it has none, one
-    environment is the reference.
+    The reference is plain engine stepping: the physics of a control step and nothing else, in the
+    same scenes with the robot holding still, as an environment gives it by ``step_engine()``; where
+    it has none, one environment. Of a domain that is stepped in batches the reference is
+    Gymnasium's vector environment over the same robots.
     """
     config = load_config(domain, "paper")
     horizon = config.environment.horizon
@@ -41,8 +52,80 @@ def bench_env(domain: str, *, seconds: float) -> dict[str, Any]:
             )
             for workers in (0, 1, 2)
         }
+        reference = next(iter(work))
+        if steps_in_batches(env.spec):
+            reference = SYNC
+            for name, batch in batches(config).items():
+                stack.enter_context(closing(batch))
+                work[name] = batch_stepping(batch, actions)
         measured = alternate(work, seconds, "cpu")
-    return report("env", "1/s", measured, next(iter(work))) | {"domain": domain}
+    return report("env", "1/s", measured, reference) | {"domain": domain}
+
+
+def batches(config: Config) -> dict[str, gymnasium.vector.VectorEnv]:
+    """``POOL`` of a domain's robots in its own batch and in Gymnasium's vector environments.
+
+    Robot i is in task i and has the same seed everywhere. What Gymnasium itself makes of the
+    domain's model comes last, without tasks.
+    """
+    environment, tasks = config.environment, bench_tasks(config)
+    seeds = [None] * POOL
+
+    def started(batch: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+        batch.reset(seed=0)
+        return batch
+
+    def one(task: dict[str, Any]) -> gymnasium.Env:
+        env = make_environment(environment.id, environment.kwargs, environment.horizon)
+        env.reset(options={"task": task})  # which stays
+        return env
+
+    found = {}
+    for threads in (1, 2):
+        batch = gymnasium.make_vec(
+            environment.id,
+            num_envs=POOL,
+            vectorization_mode="vector_entry_point",
+            max_episode_steps=environment.horizon,
+            threads=threads,
+            **environment.kwargs,
+        )
+        batch.reset_at(np.arange(POOL), tasks, seeds)
+        name = f"batch, {threads} thread{'s' * (threads != 1)}, steps"
+        found[name] = started(batch)
+    makers = [functools.partial(one, task) for task in tasks]
+    found[SYNC] = started(gymnasium.vector.SyncVectorEnv(makers))
+    found[ASYNC] = started(gymnasium.vector.AsyncVectorEnv(makers))
+    if other := GYMNASIUM.get(config.domain):
+        maker = functools.partial(_quiet, other, environment.horizon)
+        for name, kind in ((SYNC, "SyncVectorEnv"), (ASYNC, "AsyncVectorEnv")):
+            batch = getattr(gymnasium.vector, kind)([maker] * POOL)
+            found[f"{name}, {other}"] = started(batch)
+    return found
+
+
+def _quiet(environment_id: str, horizon: int) -> gymnasium.Env:
+    """One of Gymnasium's own; MuJoCo tells what it thinks of their files on the screen and in a log
+    in the working directory."""
+    mujoco = importlib.import_module("mujoco")  # that of the environment, which brings it along
+    mujoco.set_mju_user_warning(lambda _: None)
+    try:
+        return make_environment(environment_id, {}, horizon)
+    finally:
+        mujoco.set_mju_user_warning(None)
+
+
+def batch_stepping(batch: gymnasium.vector.VectorEnv, actions: np.ndarray) -> Callable[[], int]:
+    """A call steps all of a batch, each robot elsewhere in ``actions``; robots start anew by
+    themselves. It tells how many steps that were."""
+    numbers, everyone = itertools.count(), np.arange(batch.num_envs)
+    actions = actions * batch.single_action_space.high  # the Humanoid of Gymnasium's own has 0.4
+
+    def call() -> int:
+        batch.step(actions[(next(numbers) + 25 * everyone) % len(actions)])
+        return batch.num_envs
+
+    return call
 
 
 def alone(config: Config) -> gymnasium.Env:
@@ -55,7 +138,7 @@ def alone(config: Config) -> gymnasium.Env:
 
 def bench_tasks(config: Config) -> list[dict[str, Any]]:
     """The first training tasks, as many as a pool has environments, repeated where too few."""
-    return list(itertools.islice(itertools.cycle(load_tasks(config.tasks.train)), POOL))
+    return list(itertools.islice(itertools.cycle(training_tasks(config)), POOL))
 
 
 def bench_pool(config: Config, workers: int) -> EnvironmentPool:
@@ -78,14 +161,19 @@ def random_actions(env: gymnasium.Env) -> np.ndarray:
 def stepping(
     env: gymnasium.Env, tasks: list[dict], horizon: int, step: Callable[[int], Any]
 ) -> Callable[[], None]:
-    """A call is ``step`` with the number of calls so far, after a reset where an episode begins."""
-    numbers = itertools.count()
+    """A call is ``step`` with the number of calls so far, after a reset where an episode begins.
+
+    What ``step`` returns is Gymnasium's five of a step, or nothing.
+    """
+    numbers, over = itertools.count(), False
 
     def call() -> None:
+        nonlocal over
         number = next(numbers)
-        if number % horizon == 0:
+        if over or number % horizon == 0:
             env.reset(options={"task": tasks[number // horizon % len(tasks)]})
-        step(number)
+        found = step(number)
+        over = found is not None and found[2]
 
     return call
 
@@ -95,7 +183,7 @@ def pool_stepping(
 ) -> Callable[[], int]:
     """A call steps all of the pool, each environment in its task and elsewhere in ``actions``.
 
-    It tells how many steps that were.
+    It tells how many steps that were. Where an episode has ended it begins again.
     """
     numbers, everyone = itertools.count(), np.arange(pool.size)
 
@@ -103,7 +191,10 @@ def pool_stepping(
         number = next(numbers)
         if number % horizon == 0:
             pool.reset(everyone, tasks)
-        pool.step(everyone, actions[(number + 25 * everyone) % len(actions)])
+        step = pool.step(everyone, actions[(number + 25 * everyone) % len(actions)])
+        over = np.flatnonzero(step.terminated)
+        if len(over):
+            pool.reset(over, [tasks[robot] for robot in over])
         return pool.size
 
     return call

@@ -78,7 +78,7 @@ def write_data(case: str, folder: Path) -> None:
     import numpy as np
 
     from smac_core.data.dataset import DatasetWriter, TaskData
-    from smac_core.tasks import load_tasks
+    from smac_core.tasks import training_tasks
 
     config = case_config(case)
     environment, collection = config.environment, config.collection
@@ -103,7 +103,7 @@ def write_data(case: str, folder: Path) -> None:
         seed=0,
         command="smac bench memory",
     ) as writer:
-        for number in range(100 if case == "humanoid" else len(load_tasks(config.tasks.train))):
+        for number in range(100 if case == "humanoid" else len(training_tasks(config))):
             arrays = (states[:-1], actions, numbers(size), states[1:], np.zeros(size, bool), ends)
             writer.add_task("train", TaskData(*arrays, task={"number": number}))
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smac_core.errors import InputError
-from smac_core.phases import PHASES
+from smac_core.phases import ONLINE, PHASES
 
-ALGORITHMS = ("smac", "meta_bc")  # the keys of smac_core.algorithms.ALGORITHMS, which loads torch
+ALGORITHMS = ("smac", "meta_bc")  # the keys of smac_core.algorithms.OFFLINE, which loads torch
 CONTEXTS = ("online", "offline", "both")
 FILMS = (".gif", ".mp4", ".png")
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file starts
@@ -38,7 +38,7 @@ def check_run(run: Path, phase: str) -> None:
     place = run / phase / "checkpoints"
     if place.exists():
         return
-    done = [name for name in PHASES if (run / name / "checkpoints").exists()]
+    done = [name for name in (*PHASES, ONLINE) if (run / name / "checkpoints").exists()]
     if done:
         raise InputError(place, "folder", "no such folder", f"a phase of: {', '.join(done)}")
     found = "one without checkpoints" if run.is_dir() else "no such folder"

@@ -4,10 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smac_core.config import Config
+from smac_core.config import Config, override_config
 from smac_core.data.dataset import ARRAYS, Dataset, DatasetWriter, TaskData
+from smac_core.errors import InputError
 from smac_core.provenance import command
-from smac_core.tasks import load_tasks
+from smac_core.tasks import held_out_tasks, training_tasks
 from smac_core.training.progress import Progress
 
 
@@ -15,41 +16,120 @@ def collect_dataset(
     config: Config,
     out: Path,
     *,
+    run: Path | None = None,
     tasks: int = 0,
     trajectories: int = 0,
     workers: int = 2,
     seed: int = 0,
+    device: str = "cpu",
+    threads: int = 0,
     overwrite: bool = False,
     quiet: bool = False,
-) -> str:
+) -> str | None:
     """Write the offline dataset: all training tasks, and a little of each held-out task.
 
     The held-out tasks' data (``test/`` in the file) never train anything; they are what
-    evaluation *from offline context* adapts to. Returns a sentence on the training data.
+    evaluation *from offline context* adapts to.
+
+    Args:
+        run: where PEARL runs, if it makes the data; None: the folder that ``pearl_folder`` names.
+        tasks, trajectories: fewer training tasks, other trajectories of each; 0: as configured.
+        device, threads: for PEARL; see smac_core.devices.
+
+    Returns:
+        A sentence on the training data; None where PEARL was stopped before it had made them. The
+        same call then goes on.
+
+    Raises:
+        InputError: the file exists, the folder holds another run, or PEARL is to make a number of
+            trajectories.
     """
+    if tasks:
+        config = override_config(config, [f"tasks.train_count={tasks}"])
+    environment, collection = config.environment, config.collection
+    scripted = collection.source == "scripted"
+    writer = DatasetWriter(
+        out,
+        domain=config.domain,
+        rate=environment.rate,
+        observation_names=environment.observation_names,
+        observation_units=environment.observation_units,
+        action_names=environment.action_names,
+        action_units=environment.action_units,
+        horizon=collection.length if scripted else environment.horizon,
+        seed=seed,
+        command=command(),
+        overwrite=overwrite,
+    )
+    if scripted and run is not None:
+        raise InputError("--run", "folder", run, f"none: {config.domain}'s data are scripted")
+    if scripted:
+        _collect_scripted(config, writer, trajectories, workers, seed, quiet)
+    elif trajectories:
+        expected = "none: PEARL's data have --set collection.rl_transitions"
+        raise InputError("--trajectories", "value", trajectories, expected)
+    else:
+        folder, where = run or pearl_folder(out), (device, threads)
+        if not _collect_pearl(config, writer, folder, workers, seed, where, quiet):
+            return None
+    split = Dataset.load(out).summary()["splits"]["train"]
+    sentence = f"{split['trajectories']} training trajectories, return {split['return_mean']:.1f}"
+    if split["rewarded_steps"] is not None:
+        sentence += f"; {100 * split['rewarded_steps']:.1f} % of steps rewarded, "
+        sentence += f"{100 * split['rewarded_at_end']:.1f} % of trajectories at their end"
+    return sentence
+
+
+def pearl_folder(out: Path) -> Path:
+    """Where the PEARL run is that makes a dataset file: beside it."""
+    return out.with_name(f"{out.stem}_pearl")
+
+
+def _collect_pearl(
+    config: Config,
+    writer: DatasetWriter,
+    directory: Path,
+    workers: int,
+    seed: int,
+    where: tuple[str, int],
+    quiet: bool,
+) -> bool:
+    """Train PEARL as far as the data need it, and write what it has recorded (appendix C.2)."""
+    from smac_core.commands.evaluate import make_pool
+    from smac_core.devices import resolve_device, use_threads
+    from smac_core.training.meta_rl import meta_train, open_run
+
+    device, threads = where
+    use_threads(threads, config)
+    run = open_run(directory, config, seed=seed, device=resolve_device(device))
+    with make_pool(config, workers) as pool:
+        if not meta_train(run, pool=pool, until=config.collection.iterations, quiet=quiet):
+            return False
+    with writer:
+        for split, chosen in (("train", training_tasks), ("test", held_out_tasks)):
+            for number, task in enumerate(chosen(config)):
+                writer.add_task(split, run.recording.data(split, task, number))
+    return True
+
+
+def _collect_scripted(
+    config: Config,
+    writer: DatasetWriter,
+    trajectories: int,
+    workers: int,
+    seed: int,
+    quiet: bool,
+) -> None:
+    """Run the behaviour policy in every task."""
     from smac_core.training.collection import collect, worker_processes
 
-    environment, collection = config.environment, config.collection
-    train = load_tasks(config.tasks.train)[: tasks or None]
     splits = {
-        "train": (train, trajectories or collection.trajectories),
-        "test": (load_tasks(config.tasks.test), collection.test_trajectories),
+        "train": (training_tasks(config), trajectories or config.collection.trajectories),
+        "test": (held_out_tasks(config), config.collection.test_trajectories),
     }
     total = sum(len(chosen) * count for chosen, count in splits.values())
     with (
-        DatasetWriter(
-            out,
-            domain=config.domain,
-            rate=environment.rate,
-            observation_names=environment.observation_names,
-            observation_units=environment.observation_units,
-            action_names=environment.action_names,
-            action_units=environment.action_units,
-            horizon=collection.length,
-            seed=seed,
-            command=command(),
-            overwrite=overwrite,
-        ) as writer,
+        writer,
         Progress("collecting", total, unit="trajectories", quiet=quiet) as bar,
         worker_processes(workers) as executor,
     ):
@@ -59,12 +139,6 @@ def collect_dataset(
             ):
                 writer.add_task(split, data)
                 bar.advance(count)
-    split = Dataset.load(out).summary()["splits"]["train"]
-    sentence = f"{split['trajectories']} training trajectories, return {split['return_mean']:.1f}"
-    if split["rewarded_steps"] is not None:
-        sentence += f"; {100 * split['rewarded_steps']:.1f} % of steps rewarded, "
-        sentence += f"{100 * split['rewarded_at_end']:.1f} % of trajectories at their end"
-    return sentence
 
 
 def write_subset(source: Path, out: Path, trajectories: int, *, overwrite: bool = False) -> None:
@@ -92,12 +166,16 @@ def write_subset(source: Path, out: Path, trajectories: int, *, overwrite: bool 
 
 
 def _first(data: TaskData, trajectories: int) -> TaskData:
-    """A task's first trajectories."""
+    """A task's first trajectories, and of its histories as many."""
+    context = data.context
+    if context is not None:
+        context = _first(context, trajectories)
     end = data.trajectories[:trajectories][-1].stop
     behavior, task = data.task.get("behavior"), data.task
     if isinstance(behavior, list):
         task = task | {"behavior": behavior[:trajectories]}
-    return replace(data, task=task, **{name: getattr(data, name)[:end] for name in ARRAYS})
+    arrays = {name: getattr(data, name)[:end] for name in ARRAYS}
+    return replace(data, task=task, context=context, **arrays)
 
 
 def show_dataset(summary: dict[str, Any]) -> None:
@@ -114,11 +192,12 @@ def show_dataset(summary: dict[str, Any]) -> None:
         "split", "tasks", "trajectories", "transitions", "return", "rewarded", "at the end"
     )
     for name, split in summary["splits"].items():
+        histories = split["context_transitions"]
         table.add_row(
             name,
             str(split["tasks"]),
             str(split["trajectories"]),
-            str(split["transitions"]),
+            str(split["transitions"]) + (f" + {histories}" if histories else ""),
             _number(split["return_mean"]),
             _percent(split["rewarded_steps"]),
             _percent(split["rewarded_at_end"]),

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from smac_core.commands.evaluate import percent, plain
-from smac_core.commands.pipeline import Interrupted, Pipeline, run
+from smac_core.commands.experiments import DATA
+from smac_core.commands.pipeline import Interrupted, Pipeline, claimed, run
 from smac_core.config import load_config
 from smac_core.figures import draw, load_evaluations
 
@@ -31,7 +32,7 @@ def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> 
         out,
         load_config("sawyer", scale, SHORTER if scale == "cpu" else []),
         seed,
-        phases=("control", "self_supervised"),
+        methods=("meta_bc", "offline", "control", "smac"),
         trajectories=TRAJECTORIES if scale == "cpu" else 0,
         workers=workers,
         device=resolve_device("auto"),
@@ -40,7 +41,8 @@ def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> 
     )
     use_threads(0, pipeline.config)
     try:
-        (scores,) = run([pipeline])
+        with claimed([pipeline]):
+            (scores,) = run([pipeline])
     except Interrupted:
         console.print("saved; the same command goes on from here")
         raise typer.Exit(130) from None
@@ -62,21 +64,22 @@ def worth_a_film(run: Path) -> int:
 
 def show(scores: dict[str, Any]) -> None:
     """The table: held-out tasks, from online and from offline context."""
-    tasks = scores["rows"]["scripted data"]["online"]["tasks"]
+    rows = scores["rows"]
+    tasks = max(row["online"]["tasks"] for name, row in rows.items() if name != DATA)
+    knows_success = scores["config"]["environment"]["measures_success"]
+    measures = {"success": percent, "return": plain} if knows_success else {"return": plain}
     table = Table(
         title=f"{tasks} held-out tasks, last of 3 episodes; online and offline context (± 95 %)",
         box=box.SIMPLE,  # 80 columns have no room for lines between them
     )
     table.add_column("", no_wrap=True)
     for context in ("online", "offline"):
-        table.add_column(f"{context}\nsuccess", no_wrap=True)
-        table.add_column(f"{context}\nreturn", no_wrap=True)
-    for name, row in scores["rows"].items():
+        for measure in measures:
+            table.add_column(f"{context}\n{measure}", no_wrap=True)
+    for row in rows.values():
         cells = []
         for context in ("online", "offline"):
-            if context not in row:
-                cells += ["", ""]
-                continue
-            cells += [percent(row[context]["success"]), plain(row[context]["return"])]
-        table.add_row(name, *cells)
+            found = row.get(context)
+            cells += [shown(found[m]) if found else "" for m, shown in measures.items()]
+        table.add_row(row["label"], *cells)
     Console().print(table)

@@ -1,4 +1,8 @@
-"""``smac evaluate``: meta-test a run and keep the results in its folder."""
+"""``smac evaluate``: meta-test a run and keep the results in its folder.
+
+RUN/evaluations/<phase>_<tasks>_<context>.json   the summary, and how it was made
+RUN/evaluations/<phase>_<tasks>_<context>.npz    the arrays behind it: all that figures need
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,18 +10,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from smac_core.config import Config, override_config
+from smac_core.config import Config, Environment, Evaluation, override_config
 from smac_core.data.dataset import Dataset, TaskData
 from smac_core.errors import InputError
 from smac_core.evaluation import MetaTest, meta_test
 from smac_core.intervals import interval
+from smac_core.positions import paths, shows_position
 from smac_core.provenance import command, git_revision
-from smac_core.tasks import load_tasks
+from smac_core.tasks import held_out_tasks, load_tasks, training_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.progress import Progress
+from smac_core.training.rollout import Trajectories
 from smac_core.training.run import load_agent, load_dataset, write_json
 
 CONTEXTS = {"online": ("online",), "offline": ("offline",), "both": ("online", "offline")}
+STOCHASTIC = "online_stochastic"  # online context from a policy that explores by sampling
 
 
 def evaluate_run(
@@ -34,7 +41,7 @@ def evaluate_run(
     quiet: bool = False,
     pool: EnvironmentPool | None = None,
 ) -> dict[str, Any]:
-    """Results by context, JSON-able; also in RUN/evaluations/<phase>_<tasks>_<context>.json.
+    """Results by context, JSON-able; also in the run's folder, see ``evaluation_file``.
 
     Raises:
         InputError: unknown context, no such tasks, or no offline data for them.
@@ -61,6 +68,7 @@ def evaluate_run(
         "training_seed": state["seed"],
         "evaluation_seed": seed,
         "protocol": settings.model_dump(mode="json") | {"horizon": horizon},
+        "measures_success": config.environment.measures_success,
         "commit": git_revision(),
         "command": command(),
     }
@@ -83,8 +91,8 @@ def evaluate_run(
                     advance=bar.advance,
                 )
                 results[source] = result.summary()
-                place = evaluation_file(directory, phase, source, tasks)
-                keep(place, result)
+                place = evaluation_file(directory, phase, kept_as(source, settings), tasks)
+                keep(place, result, config.environment)
                 write_json(place, origin | {source: results[source]})
     finally:
         if own:
@@ -93,9 +101,18 @@ def evaluate_run(
 
 
 def evaluation_file(directory: Path, phase: str, context: str, tasks: str = "test") -> Path:
-    """Where a run keeps an evaluation's summary; the arrays behind it are the .npz beside it."""
+    """Where a run keeps an evaluation's summary; the arrays behind it are the .npz beside it.
+
+    ``context``: as ``kept_as`` names it.
+    """
     name = tasks if tasks in ("test", "train") else f"tasks-{Path(tasks).stem}"
     return directory / "evaluations" / f"{phase}_{name}_{context}.json"
+
+
+def kept_as(context: str, settings: Evaluation) -> str:
+    """An evaluation's context by name: online, online_stochastic or offline."""
+    stochastic = context == "online" and not settings.deterministic_exploration
+    return STOCHASTIC if stochastic else context
 
 
 def make_pool(config: Config, workers: int, size: int = 60) -> EnvironmentPool:
@@ -113,9 +130,9 @@ def make_pool(config: Config, workers: int, size: int = 60) -> EnvironmentPool:
 def choose_tasks(config: Config, name: str) -> list[dict[str, Any]]:
     """``test``: all of them; ``train``: as many as configured, at random; else a JSON list's."""
     if name == "test":
-        return load_tasks(config.tasks.test)
+        return held_out_tasks(config)
     if name == "train":
-        tasks = load_tasks(config.tasks.train)
+        tasks = training_tasks(config)
         count = min(config.evaluation.train_tasks, len(tasks))
         return [tasks[i] for i in np.random.default_rng(0).permutation(len(tasks))[:count]]
     return load_tasks(name)
@@ -170,17 +187,34 @@ def data_scores(tasks: list[TaskData], horizon: int) -> dict[str, Any]:
     return report
 
 
-def keep(summary: Path, result: MetaTest) -> None:
-    """The arrays behind a summary, for figures: an .npz without pickles beside it."""
+def keep(summary: Path, result: MetaTest, environment: Environment) -> None:
+    """The arrays behind a summary, for figures: an .npz without pickles beside it.
+
+    Of K tasks x R repeats: ``returns``, ``success``, ``exploration_returns``, ``kl`` and
+    ``decoder_error`` [K, R]; ``behaviors`` [K]; where the domain shows positions, ``paths``
+    [K, R, H + 1, 2] of the last episodes and ``exploration_paths`` [K, R, episodes, H + 1, 2], in
+    m, NaN after an early end.
+    """
     summary.parent.mkdir(parents=True, exist_ok=True)
     stem = summary.with_suffix("")
     fields = ("returns", "success", "exploration_returns", "kl", "decoder_error")
     arrays = {name: getattr(result, name) for name in fields}
-    arrays["observations"] = result.trajectories.observations.cpu().numpy().astype(np.float16)
+    if shows_position(environment):
+        shape = result.returns.shape
+        arrays["paths"] = _paths(environment, result.trajectories, shape)
+        explored = [_paths(environment, episode, shape) for episode in result.explorations]
+        if explored:
+            arrays["exploration_paths"] = np.stack(explored, 2)
     arrays["behaviors"] = np.array([str(t.get("behavior", "all")) for t in result.tasks])
     temporary = stem.with_name(f".{stem.name}.tmp.npz")
     np.savez_compressed(temporary, **arrays)
     temporary.replace(summary.with_suffix(".npz"))
+
+
+def _paths(environment: Environment, found: Trajectories, shape: tuple[int, int]) -> np.ndarray:
+    arrays = (found.observations, found.next_observations, found.present)
+    walked = paths(environment, *(array.cpu().numpy() for array in arrays))
+    return walked.reshape(*shape, *walked.shape[1:])
 
 
 def show_results(results: dict[str, Any]) -> None:
@@ -188,11 +222,12 @@ def show_results(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    measures = ["success"] if results["measures_success"] else []
     table = Table(
         "context",
         "behaviour",
         "tasks",
-        "success",
+        *measures,
         "return",
         title=f"{results['run']}, {results['phase']}: last episode after adaptation (mean ± 95 %)",
     )
@@ -202,13 +237,8 @@ def show_results(results: dict[str, Any]) -> None:
         summary = results[context]
         rows = {"all": summary, **summary["by_behavior"]}
         for name, row in rows.items():
-            table.add_row(
-                context,
-                name,
-                str(row["tasks"]),
-                percent(row["success"]),
-                plain(row["return"]),
-            )
+            cells = [percent(row[measure]) for measure in measures]
+            table.add_row(context, name, str(row["tasks"]), *cells, plain(row["return"]))
     Console().print(table)
 
 

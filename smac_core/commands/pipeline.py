@@ -1,51 +1,58 @@
 """Every stage of an experiment, each skipped where its result is there.
 
 OUT/pipeline.json      the settings; other settings need another folder
-OUT/data.h5            the offline data                    (smac collect)
-OUT/smac, OUT/meta_bc  runs                                (smac train, self-train, evaluate)
-OUT/scores.json        what the table and the figure show
+OUT/data.h5            the offline data                         (smac collect)
+OUT/smac, meta_bc ...  runs, see experiments.METHODS            (smac train, self-train, evaluate)
+OUT/scores.json        the results of what is finished, and the seconds of each stage
+OUT/.lock              who is at work
 """
 
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from smac_core import checkpoint
 from smac_core.commands.collect import collect_dataset
 from smac_core.commands.evaluate import (
+    CONTEXTS,
     data_scores,
     evaluate_run,
     evaluation_file,
+    kept_as,
     make_pool,
     offline_data,
 )
-from smac_core.config import Config, load_config
+from smac_core.commands.experiments import DATA, METHODS, Method
+from smac_core.config import Config, ConfigError, override_config, parse_config
 from smac_core.data.dataset import Dataset
 from smac_core.errors import InputError
-from smac_core.phases import PHASES
+from smac_core.folder_lock import locked
+from smac_core.phases import ONLINE
 from smac_core.provenance import command, git_revision
-from smac_core.tasks import load_tasks
+from smac_core.tasks import held_out_tasks
 from smac_core.training import self_supervised
 from smac_core.training.environment_pool import EnvironmentPool
+from smac_core.training.meta_rl import meta_train, open_run
 from smac_core.training.offline import train_offline
+from smac_core.training.progress import interruptible
 from smac_core.training.run import Run, write_json
-
-# row of the table: (run's folder, phase)
-ROWS = {
-    "meta-BC": ("meta_bc", "offline"),
-    "SMAC, offline phase": ("smac", "offline"),
-    "control: no new data": ("smac", "control"),
-    "SMAC, self-supervised": ("smac", "self_supervised"),
-    "oracle: true rewards": ("smac", "true_rewards"),
-    "SMAC, in the test scenes": ("smac", "test_scenes"),
-}
 
 
 class Interrupted(Exception):
     """Ctrl-C: the stage has saved; the same command goes on from there."""
+
+
+class Evaluation(NamedTuple):
+    """A method's last checkpoint on a set of tasks."""
+
+    method: str
+    tasks: str = "test"
+    context: str = "both"
+    changes: tuple[str, ...] = ()  # to the configuration
 
 
 @dataclass
@@ -55,7 +62,8 @@ class Pipeline:
     out: Path
     config: Config
     seed: int
-    phases: tuple[str, ...] = PHASES[1:]
+    methods: tuple[str, ...]
+    compares_contexts: bool = False  # see experiments.Figure
     trajectories: int = 0  # a training task; 0: as configured
     workers: int = 2
     device: str = "cpu"
@@ -67,23 +75,27 @@ class Pipeline:
         return self.out / "data.h5"
 
     @property
+    def from_pearl(self) -> bool:
+        """Whether PEARL makes the offline data."""
+        return self.config.collection.source == "pearl"
+
+    @property
     def times(self) -> Path:
         """Seconds that each stage has taken."""
         return self.out / "seconds.json"
 
-    def _claim(self) -> None:
-        """Results of other settings are not to be mistaken for these."""
+    def claim(self) -> None:
+        """Results of other settings are not to be mistaken for these.
+
+        Raises:
+            InputError: the folder holds a pipeline with other settings.
+        """
         path = self.out / "pipeline.json"
-        mine = {
-            "seed": self.seed,
-            "trajectories": self.trajectories,
-            "config": self.config.model_dump(mode="json"),
-        }
         if not path.exists():
-            write_json(path, mine)
+            write_json(path, self._settings())
             return
-        found = _flat(json.loads(path.read_text()))
-        differing = [key for key, value in _flat(mine).items() if found.get(key) != value]
+        found, mine = kept_settings(path), _flat(self._settings())
+        differing = [key for key, value in mine.items() if found.get(key) != value]
         if differing:
             more = " ..." if len(differing) > 4 else ""
             raise InputError(
@@ -93,77 +105,134 @@ class Pipeline:
                 "the same ones to go on with it, or another --out",
             )
 
-    def prepare(self) -> None:
-        """Claim the folder, and make the offline data where there are none."""
-        self._claim()
-        if not self.data.exists():
-            stage("collecting labelled data with the scripted policy", [self], self._collect)
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "trajectories": self.trajectories,
+            "config": self.config.model_dump(mode="json"),
+        }
 
     def add_seconds(self, name: str, seconds: float) -> None:
         """A stage in several sittings takes the sum of them."""
         before = json.loads(self.times.read_text()) if self.times.exists() else {}
         write_json(self.times, before | {name: round(before.get(name, 0.0) + seconds, 1)})
 
-    def _collect(self) -> None:
-        collect_dataset(
+    def collect(self) -> None:
+        """Make the offline data."""
+        made = collect_dataset(
             self.config,
             self.data,
+            run=self.out / METHODS["oracle"].run if self.from_pearl else None,
             trajectories=self.trajectories,
             workers=self.workers,
             seed=self.seed,
+            device=self.device,
             quiet=self.quiet,
         )
+        if made is None:
+            raise Interrupted
 
-    def offline_run(self, algorithm: str) -> Run:
-        """The offline phase of an algorithm, as far as it is."""
-        folder = self.out / algorithm
-        if (folder / "offline" / "checkpoints" / "latest").exists():
+    def online_run(self) -> Run:
+        """PEARL, as far as it is: it makes a MuJoCo domain's data and goes on to be the oracle."""
+        folder = self.out / METHODS["oracle"].run
+        return open_run(folder, self.config, seed=self.seed, device=self.device)
+
+    def offline_run(self, method: Method) -> Run:
+        """The offline phase of a method, as far as it is."""
+        folder = self.out / method.run
+        begun = (folder / "offline" / "checkpoints" / "latest").exists()
+        if begun and (folder / "run.json").exists():
             return Run.resume(folder, "offline", device=self.device, dataset_path=self.data)
+        shutil.rmtree(folder, ignore_errors=True)  # killed before its first step
         return Run.create(
             folder,
-            self.config,
+            method.config(self.config),
             Dataset.load(self.data),
-            algorithm=algorithm,
+            algorithm=method.algorithm,
             seed=self.seed,
             device=self.device,
         )
 
-    def second_run(self, phase: str) -> Run:
-        """A second phase of SMAC, as far as it is."""
-        folder = self.out / "smac"
-        begun = (folder / phase / "checkpoints" / "latest").exists()
+    def second_run(self, method: Method) -> Run:
+        """A method's second phase, as far as it is."""
+        folder = self.out / method.run
+        begun = (folder / method.phase / "checkpoints" / "latest").exists()
+        if not begun:
+            shutil.rmtree(folder / method.phase, ignore_errors=True)  # killed likewise
         begin = Run.resume if begun else self_supervised.begin
-        return begin(folder, phase, device=self.device, dataset_path=self.data)
+        return begin(folder, method.phase, device=self.device, dataset_path=self.data)
+
+    def evaluations(self) -> list[Evaluation]:
+        """What is to be evaluated for the table and the figures."""
+        tested = bool(Dataset.load(self.data).test)
+        jobs = []
+        for name in self.methods:
+            learns_offline = METHODS[name].phase != ONLINE
+            jobs.append(Evaluation(name, context="both" if tested and learns_offline else "online"))
+            if not self.compares_contexts:
+                continue
+            certain, sampled = (f"evaluation.deterministic_exploration={x}" for x in (True, False))
+            for tasks, context in (("test", "both" if tested else "online"), ("train", "both")):
+                jobs.append(Evaluation(name, tasks, context, (certain,)))
+                jobs.append(Evaluation(name, tasks, "online", (sampled,)))
+        return jobs
+
+    def missing(self, job: Evaluation) -> bool:
+        """Whether an evaluation of a method's last checkpoint is not there."""
+        method = METHODS[job.method]
+        settings = override_config(self.config, list(job.changes)).evaluation
+        return any(
+            self.result(method, kept_as(source, settings), job.tasks) is None
+            for source in CONTEXTS[job.context]
+        )
+
+    def result(self, method: Method, context: str, tasks: str = "test") -> dict[str, Any] | None:
+        """The summary of an evaluation, if it is there and of the method's last step."""
+        path = evaluation_file(self.out / method.run, method.phase, context, tasks)
+        if not path.exists() or not path.with_suffix(".npz").exists():
+            return None
+        found = json.loads(path.read_text())
+        if found["step"] != last_step(self.config, method.phase):
+            return None
+        return found["offline" if context == "offline" else "online"]
 
     def evaluate(self, pool: EnvironmentPool) -> None:
-        for name, phase in ROWS.values():
-            run = self.out / name
-            if not (run / phase).exists():
-                continue
-            files = [evaluation_file(run, phase, context) for context in ("online", "offline")]
-            step = checkpoint.load_state(run / phase / "checkpoints")["step"]
-            if not all(f.exists() and json.loads(f.read_text())["step"] == step for f in files):
-                evaluate_run(
-                    run,
-                    phase,
-                    context="both",
-                    dataset_path=self.data,
-                    seed=self.seed,
-                    device=self.device,
-                    quiet=self.quiet,
-                    pool=pool,
-                )
+        """Adapt to tasks wherever a result is missing."""
+        with interruptible() as stop:
+            for job in self.evaluations():
+                if stop.requested:
+                    raise Interrupted
+                if self.missing(job):
+                    method = METHODS[job.method]
+                    evaluate_run(
+                        self.out / method.run,
+                        method.phase,
+                        tasks=job.tasks,
+                        context=job.context,
+                        dataset_path=self.data,
+                        seed=self.seed,
+                        device=self.device,
+                        overrides=list(job.changes),
+                        quiet=self.quiet,
+                        pool=pool,
+                    )
 
     def scores(self) -> dict[str, Any]:
+        """The results of all that is finished, in whichever command; also in OUT/scores.json."""
         dataset = Dataset.load(self.data)
-        held_out = offline_data(dataset, load_tasks(self.config.tasks.test))
-        horizon = self.config.environment.horizon
-        rows: dict[str, Any] = {"scripted data": {"online": data_scores(held_out, horizon)}}
-        for row, (name, phase) in ROWS.items():
-            for context in ("online", "offline"):
-                result = evaluation_file(self.out / name, phase, context)
-                if result.exists():
-                    rows.setdefault(row, {})[context] = json.loads(result.read_text())[context]
+        data, label = dataset.train, "offline data (training)"
+        if dataset.test and not self.from_pearl:  # the script does the same in all tasks
+            data, label = offline_data(dataset, held_out_tasks(self.config)), "scripted data"
+        online = kept_as("online", self.config.evaluation)
+        rows: dict[str, Any] = {
+            DATA: {"label": label, "online": data_scores(data, self.config.environment.horizon)}
+        }
+        for name, method in METHODS.items():
+            kept = {"online": online, "offline": "offline"}
+            found = {context: self.result(method, name) for context, name in kept.items()}
+            found = {context: result for context, result in found.items() if result}
+            if found:
+                rows[name] = {"label": method.label} | found
         scores = {
             "seed": self.seed,
             "scale": self.config.scale,
@@ -178,6 +247,23 @@ class Pipeline:
         return scores
 
 
+def last_step(config: Config, phase: str) -> int:
+    """Where a phase ends."""
+    if phase == "offline":
+        return config.offline.steps
+    return (config.online if phase == ONLINE else config.self_supervised).iterations
+
+
+def kept_settings(path: Path) -> dict[str, Any]:
+    """A pipeline.json with dotted keys; what the configuration knew not then has its default."""
+    found = json.loads(path.read_text())
+    try:
+        found["config"] = parse_config(found["config"], str(path)).model_dump(mode="json")
+    except ConfigError as error:
+        raise InputError(path, "config", error, "this version's; another --out") from None
+    return _flat(found)
+
+
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested dictionary with dotted keys."""
     flat: dict[str, Any] = {}
@@ -188,27 +274,53 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def run(pipelines: list[Pipeline]) -> list[dict[str, Any]]:
-    """All stages of seeds that train at once (or of one): their scores, also in OUT/scores.json.
+@contextmanager
+def claimed(pipelines: Sequence[Pipeline]) -> Iterator[None]:
+    """Their folders to ourselves.
+
+    Raises:
+        InputError: another process is at work in one, or it holds a pipeline with other settings.
+    """
+    with ExitStack() as stack:
+        for pipeline in pipelines:
+            stack.enter_context(locked(pipeline.out))
+        for pipeline in pipelines:
+            pipeline.claim()
+        yield
+
+
+def run(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
+    """All stages of seeds that train at once (or of one), claimed: their scores.
 
     Raises:
         Interrupted: Ctrl-C, or the time is up.
-        InputError: a folder holds a pipeline with other settings, or the seeds are not equally far.
+        InputError: the seeds are not equally far.
     """
     first = pipelines[0]
-    for pipeline in pipelines:
-        pipeline.prepare()
-    for algorithm in ("meta_bc", "smac"):
-        stage(f"meta-training {algorithm} offline", pipelines, _train, pipelines, algorithm)
+    methods = [METHODS[name] for name in first.methods]
+    trained = {method.run: method for method in methods if method.phase != ONLINE}
     with make_pool(first.config, first.workers) as pool:
-        for phase in first.phases:
-            stage(f"second phase: {phase}", pipelines, _self_train, pipelines, phase, pool)
+        unmade = [pipeline for pipeline in pipelines if not pipeline.data.exists()]
+        if unmade and first.from_pearl:
+            stopped = first.config.collection.iterations
+            stage("PEARL, for the offline data", pipelines, _meta_train, pipelines, pool, stopped)
+        for pipeline in unmade:
+            stage("collecting labelled data", [pipeline], pipeline.collect)
+        for method in trained.values():
+            stage(f"meta-training {method.run} offline", pipelines, _train, pipelines, method)
+        for method in methods:
+            if method.phase not in ("offline", ONLINE):
+                name = f"second phase of {method.run}: {method.phase}"
+                stage(name, pipelines, _self_train, pipelines, method, pool)
+        if "oracle" in first.methods:
+            stopped = first.config.online.iterations
+            stage("the online oracle, PEARL", pipelines, _meta_train, pipelines, pool, stopped)
         for pipeline in pipelines:
             stage("adapting to held-out tasks", [pipeline], pipeline.evaluate, pool)
     return [pipeline.scores() for pipeline in pipelines]
 
 
-def stage(name: str, pipelines: list[Pipeline], work: Callable, *arguments: Any) -> None:
+def stage(name: str, pipelines: Sequence[Pipeline], work: Callable, *arguments: Any) -> None:
     """Announce and time a stage of some seeds."""
     seeds = ", ".join(str(pipeline.seed) for pipeline in pipelines)
     pipelines[0].announce(f"seed {seeds}: {name}")
@@ -221,22 +333,22 @@ def stage(name: str, pipelines: list[Pipeline], work: Callable, *arguments: Any)
             pipeline.add_seconds(name + together, time.monotonic() - began)
 
 
-def _train(pipelines: list[Pipeline], algorithm: str) -> None:
-    runs = [pipeline.offline_run(algorithm) for pipeline in pipelines]
+def _meta_train(pipelines: Sequence[Pipeline], pool: EnvironmentPool, until: int) -> None:
+    runs = [pipeline.online_run() for pipeline in pipelines]
+    left = [run for run in runs if run.step < until]
+    if left and not meta_train(*left, pool=pool, until=until, quiet=pipelines[0].quiet):
+        raise Interrupted
+
+
+def _train(pipelines: Sequence[Pipeline], method: Method) -> None:
+    runs = [pipeline.offline_run(method) for pipeline in pipelines]
     left = [run for run in runs if run.step < run.config.offline.steps]
     if left and not train_offline(*left, quiet=pipelines[0].quiet):
         raise Interrupted
 
 
-def _self_train(pipelines: list[Pipeline], phase: str, pool: EnvironmentPool) -> None:
-    runs = [pipeline.second_run(phase) for pipeline in pipelines]
+def _self_train(pipelines: Sequence[Pipeline], method: Method, pool: EnvironmentPool) -> None:
+    runs = [pipeline.second_run(method) for pipeline in pipelines]
     left = [run for run in runs if run.step < run.config.self_supervised.iterations]
     if left and not self_supervised.self_train(*left, pool=pool, quiet=pipelines[0].quiet):
         raise Interrupted
-
-
-def run_seed(
-    domain: str, scale: str, out: Path, seed: int, overrides: list[str], **arguments: Any
-) -> dict[str, Any]:
-    """One seed of a domain at a scale in its own folder."""
-    return run([Pipeline(out, load_config(domain, scale, overrides), seed, **arguments)])[0]

@@ -79,8 +79,11 @@ def film_policy(
     height: int = 360,
 ) -> None:
     """One trajectory of the domain's behaviour policy; errors as ``film_run``'s."""
-    env, task = _open(config, tasks, number, out, width, height, config.collection.length)
     collection = config.collection
+    if collection.source != "scripted":
+        expected = "a run's folder: there is no scripted policy of this domain to film"
+        raise InputError(config.domain, "collection.source", collection.source, expected)
+    env, task = _open(config, tasks, number, out, width, height, collection.length)
     policy = make_policy(collection.policy, collection.policy_kwargs, env, seed)
     env.reset(options={"task": task})
     policy.reset()

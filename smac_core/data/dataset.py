@@ -1,13 +1,13 @@
 """The dataset file: labelled trajectories of many tasks in one HDF5 file.
 
-Layout (schema version 1), described so that any HDF5 library can read or write it. ``N`` is the
+Layout (schema version 2), described so that any HDF5 library can read or write it. ``N`` is the
 number of transitions of a task, ``ds`` and ``da`` the sizes of observations and actions:
 
 ======================================  =================  =======================================
 name                                    type               meaning
 ======================================  =================  =======================================
 root attribute ``format``               string             ``smac-dataset``
-root attribute ``schema_version``       int                1
+root attribute ``schema_version``       int                2; 1 knew no group ``context``
 root attribute ``domain``               string             for example ``sawyer`` or ``cheetah``
 root attribute ``rate``                 float, optional    control rate in Hz
 root attribute ``observation_names``    ds strings         one name per observation dimension
@@ -29,10 +29,13 @@ its array ``rewards``                   [N] float32        r_t
 its array ``next_observations``         [N, ds] float32    s_{t+1}
 its array ``terminals``                 [N] bool           the task ended here, for good
 its array ``timeouts``                  [N] bool           the trajectory ended here, by the clock
+its group ``context``                   group, optional    the same arrays: the task's histories
 ======================================  =================  =======================================
 
 The arrays carry D4RL's names. Rows are in time order, trajectories one after the other; a
 trajectory ends where ``terminals`` or ``timeouts`` is true, so the last row of a task has one.
+Actor and critic learn from a task's own arrays. Its histories, from which the task is inferred,
+are drawn from ``context`` where there is one (PEARL's encoder buffer), else from the same arrays.
 Strings are UTF-8 of fixed length; the reader also takes variable length.
 """
 
@@ -45,7 +48,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,7 +60,7 @@ from numpy.typing import NDArray
 from smac_core.errors import InputError
 from smac_core.provenance import git_revision
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FORMAT = "smac-dataset"
 SPLITS = ("train", "test")
 ARRAYS = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
@@ -86,6 +89,7 @@ class TaskData:
         task: the task's parameters, JSON-able. A key ``behavior`` (one string, or one per
             trajectory) is counted in :meth:`Dataset.summary`.
         split: ``"train"`` or ``"test"``.
+        context: the transitions that histories are drawn from, where they are others than these.
     """
 
     observations: Floats
@@ -96,6 +100,12 @@ class TaskData:
     timeouts: Flags
     task: dict[str, Any] = field(default_factory=dict)
     split: str = "train"
+    context: TaskData | None = None
+
+    @property
+    def history(self) -> TaskData:
+        """What tells which task it is: ``context``, or these transitions."""
+        return self if self.context is None else self.context
 
     def __len__(self) -> int:
         """Number of transitions N."""
@@ -227,18 +237,9 @@ class DatasetWriter:
         try:
             group = self._file.create_group(where)
             group.attrs["task"] = _stored(text)
-            for name in ARRAYS:
-                array = getattr(data, name)
-                rows = max(1, _CHUNK_BYTES // (array.itemsize * (array.shape[1:] or (1,))[0]))
-                group.create_dataset(
-                    name,
-                    data=array,
-                    chunks=(min(len(array), rows), *array.shape[1:]),
-                    compression="gzip",
-                    compression_opts=1,
-                    shuffle=True,
-                    fletcher32=True,
-                )
+            _write_arrays(group, data)
+            if data.context is not None:
+                _write_arrays(group.create_group("context"), data.context)
         except BaseException:
             self._stream.check(self.path)  # a full disk explains whatever HDF5 complains about
             raise
@@ -287,6 +288,21 @@ class DatasetWriter:
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
         self._file = self._stream = self._temporary = None
+
+
+def _write_arrays(group: h5py.Group, data: TaskData) -> None:
+    for name in ARRAYS:
+        array = getattr(data, name)
+        rows = max(1, _CHUNK_BYTES // (array.itemsize * (array.shape[1:] or (1,))[0]))
+        group.create_dataset(
+            name,
+            data=array,
+            chunks=(min(len(array), rows), *array.shape[1:]),
+            compression="gzip",
+            compression_opts=1,
+            shuffle=True,
+            fletcher32=True,
+        )
 
 
 class _Stream:
@@ -429,10 +445,11 @@ class Dataset:
     def summary(self) -> dict[str, Any]:
         """What the file holds, as a JSON-able dictionary.
 
-        ``splits`` has, per split, the number of tasks, transitions and trajectories, mean and
-        standard deviation of the trajectories' returns and, where the rewards are sparse (at most
-        two values in the whole file), the share of successful steps and of trajectories whose last
-        step is successful: reward 0 of {-1, 0}, or 1 of {0, 1}; ``None`` otherwise.
+        ``splits`` has, per split, the number of tasks, transitions and trajectories, transitions
+        that are kept for histories alone, mean and standard deviation of the trajectories' returns
+        and, where the rewards are sparse (at most two values in the whole file), the share of
+        successful steps and of trajectories whose last step is successful: reward 0 of {-1, 0}, or
+        1 of {0, 1}; ``None`` otherwise.
         ``observations`` has name, unit, minimum, mean and maximum per dimension, and ``behaviors``
         the number of trajectories of each behaviour where the tasks tell.
         """
@@ -473,6 +490,7 @@ def _split_summary(tasks: list[TaskData], threshold: float | None) -> dict[str, 
         "tasks": len(tasks),
         "transitions": sum(len(task) for task in tasks),
         "trajectories": sum(len(task.trajectories) for task in tasks),
+        "context_transitions": sum(len(t.context) for t in tasks if t.context is not None),
         "return_mean": None,
         "return_std": None,
         "rewarded_steps": None,
@@ -607,7 +625,10 @@ def _checked(path: Path, where: str, data: TaskData, attributes: dict[str, Any])
     if isinstance(behavior, list) and len(behavior) != len(ends):
         found, why = f"{len(behavior)} entries", f"{len(ends)}, one per trajectory, or one text"
         raise DatasetError(path, f"{where}/task/behavior", found, why)
-    return TaskData(**arrays, task=data.task, split=data.split)
+    context = data.context
+    if context is not None:
+        context = _checked(path, f"{where}/context", replace(context, context=None), attributes)
+    return TaskData(**arrays, task=data.task, split=data.split, context=context)
 
 
 def _task_text(path: Path, where: str, task: object) -> str:
@@ -626,10 +647,12 @@ def _task_text(path: Path, where: str, task: object) -> str:
 
 def _digest(data: TaskData, text: str) -> str:
     digest = hashlib.sha256(text.encode())
-    for name in ARRAYS:
-        array = getattr(data, name)
-        digest.update(f"{name}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+    parts = [("", data)] if data.context is None else [("", data), ("context/", data.context)]
+    for prefix, part in parts:
+        for name in ARRAYS:
+            array = getattr(part, name)
+            digest.update(f"{prefix}{name}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
@@ -720,13 +743,10 @@ def _read_task(
 ) -> tuple[TaskData, str]:
     where = f"{split}/{name}"
     group = file[where]
-    arrays: dict[str, Any] = {}
-    for array in ARRAYS:
-        node = group.get(array) if isinstance(group, h5py.Group) else None
-        if not isinstance(node, h5py.Dataset):
-            raise DatasetError(path, f"{where}/{array}", "nothing", "an array of this name")
-        with _damage_reported(path, f"{where}/{array}"):
-            arrays[array] = node[()]
+    arrays = _read_arrays(path, group, where)
+    context = None
+    if "context" in group:
+        context = TaskData(**_read_arrays(path, group["context"], f"{where}/context"), split=split)
     try:
         text = _loaded(group.attrs["task"])
         task = json.loads(text)
@@ -734,8 +754,19 @@ def _read_task(
         raise DatasetError(path, f"{where}/task", error, "an attribute with JSON") from error
     if not isinstance(task, dict):
         raise DatasetError(path, f"{where}/task", repr(task), "a JSON object")
-    data = TaskData(**arrays, task=task, split=split)
+    data = TaskData(**arrays, task=task, split=split, context=context)
     return _checked(path, where, data, attributes), text
+
+
+def _read_arrays(path: Path, group: h5py.Group | h5py.Dataset, where: str) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
+    for array in ARRAYS:
+        node = group.get(array) if isinstance(group, h5py.Group) else None
+        if not isinstance(node, h5py.Dataset):
+            raise DatasetError(path, f"{where}/{array}", "nothing", "an array of this name")
+        with _damage_reported(path, f"{where}/{array}"):
+            arrays[array] = node[()]
+    return arrays
 
 
 def _sync_folder(folder: Path) -> None:

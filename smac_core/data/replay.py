@@ -112,6 +112,11 @@ class TaskBuffer:
     def width(self) -> int:
         return self.offline.shape[-1]
 
+    def clear(self, task: int) -> None:
+        """Forget a task's online rows."""
+        self.online_written[task] = 0
+        self.online_sizes[task] = 0
+
     def append(self, task: int, rows: Tensor) -> None:
         """Add online rows [L, width] of one task, over its oldest when full.
 
@@ -197,6 +202,8 @@ class TaskBuffer:
 
     def rows(self, tasks: Tensor, index: Tensor) -> Tensor:
         """Rows [T, n, width] at indices [T, n] of tasks [T], see ``draw``."""
+        if not len(self.offline):  # no task has any
+            return self.online[self._places(self.pages[tasks], index)]
         offline = self.offline_sizes[tasks].unsqueeze(-1)
         places = self.offline_starts[tasks].unsqueeze(-1) + torch.minimum(index, offline - 1)
         rows = self.offline[places]
@@ -228,7 +235,7 @@ class Replay:
     """A task's two buffers (PEARL's): ``rl`` for actor and critic, ``context`` for the encoder.
 
     ``context`` holds (s, a, r) of exploration only (z from the prior); its offline part is the RL
-    data's.
+    data's, or ``context_rows`` [n_i, width] of each task.
     """
 
     def __init__(
@@ -237,10 +244,15 @@ class Replay:
         rl_rows: list[Tensor],
         online_capacity: int,
         device: torch.device | str = "cpu",
+        context_rows: list[Tensor] | None = None,
     ):
         self.layout = layout
         self.rl = TaskBuffer(rl_rows, online_capacity, device)
-        self.context = self.rl.head(layout.context_width)
+        if context_rows is None:
+            self.context = self.rl.head(layout.context_width)
+        else:
+            heads = [rows[:, : layout.context_width] for rows in context_rows]
+            self.context = TaskBuffer(heads, online_capacity, device)
         self.device = self.rl.offline.device
 
     @property

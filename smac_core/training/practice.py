@@ -11,7 +11,8 @@ from torch import Tensor
 
 from smac_core.agent import Agent
 from smac_core.networks import Gaussian
-from smac_core.tasks import load_tasks
+from smac_core.phases import has_true_rewards, in_test_scenes
+from smac_core.tasks import held_out_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.labelling import label
 from smac_core.training.rollout import Trajectories, rollout
@@ -58,13 +59,18 @@ def collect(
     """
     settings = run.config.self_supervised
     scenes, many = [task.task for task in run.dataset.train], settings.tasks_per_iteration
-    if run.phase == "test_scenes":
-        scenes = load_tasks(run.config.tasks.test)  # what they ask for is never looked at
+    test_scenes, true_rewards = in_test_scenes(run.phase), has_true_rewards(run.phase)
+    if test_scenes and true_rewards:
+        scenes = [task.task for task in run.dataset.test]
+    elif test_scenes:
+        scenes = held_out_tasks(run.config)  # what they ask for is never looked at
     practised = random.choices.choice(len(scenes), many, replace=many > len(scenes))
     labelled_as = practised  # whose offline history labels, and whose buffers receive
-    another = settings.labelling_task == "uniform" and run.phase != "true_rewards"
-    if another or run.phase == "test_scenes":
+    another = test_scenes or settings.labelling_task == "uniform"
+    if another and not true_rewards:
         labelled_as = random.choices.integers(run.replay.tasks, size=many)
+    elif test_scenes:  # their buffers are behind the training tasks'
+        labelled_as = practised + len(run.dataset.train)
     trajectories: list[tuple[int, Tensor, bool]] = []
     scalars: dict[str, float] = {}
     posterior = None
@@ -91,7 +97,7 @@ def collect(
             advance=advance,
         )
         places = labelled_as.repeat(count)
-        if run.phase == "true_rewards":
+        if true_rewards:
             rewards = collected.rewards
         else:
             tasks = torch.as_tensor(places, device=agent.device)

@@ -1,4 +1,4 @@
-"""A run: one configuration, seed and dataset, its phases, and the folder they live in.
+"""A run: one configuration, seed and dataset (PEARL has none), its phases, and its folder.
 
     RUN/run.json                      what the run is, and how to make it again
     RUN/<phase>/checkpoints/          safetensors + JSON, see smac_core.checkpoint
@@ -28,10 +28,12 @@ from smac_core.algorithms import ALGORITHMS, Learner
 from smac_core.checkpoint import CheckpointError, require_match
 from smac_core.config import Config, override_config, parse_config
 from smac_core.data.dataset import Dataset, TaskData
+from smac_core.data.recording import Recording
 from smac_core.data.replay import Layout, Replay
 from smac_core.errors import InputError
-from smac_core.phases import PHASES
+from smac_core.phases import ONLINE, PHASES, trains_on_test_tasks
 from smac_core.provenance import command, git_revision
+from smac_core.tasks import training_tasks
 
 KEPT_CHECKPOINTS = 3
 SHIPPED = ("", "shipped")  # what asks for the run that is shipped
@@ -45,7 +47,7 @@ class Run:
     config: Config
     algorithm: str
     seed: int
-    dataset: Dataset
+    dataset: Dataset | None  # None: it learns from its own practice alone (PEARL)
     learner: Learner
     replay: Replay
     generator: torch.Generator  # on the training device
@@ -54,6 +56,7 @@ class Run:
     step: int = 0  # updates (offline), iterations (other phases)
     iteration_updates: int = 0  # done of the iteration in progress
     practising: Agent | None = None  # the policy of practice ahead, while it is under way
+    recording: Recording | None = None  # what becomes offline data, of a run that makes some
     counters: dict[str, int] = field(default_factory=lambda: {"updates": 0, "transitions": 0})
 
     @property
@@ -70,13 +73,13 @@ class Run:
         cls,
         directory: Path,
         config: Config,
-        dataset: Dataset,
+        dataset: Dataset | None,
         *,
         algorithm: str,
         seed: int,
         device: str,
     ) -> "Run":
-        """Start a run in a new folder.
+        """Start a run in a new folder; without a dataset in the phase ``online``.
 
         Raises:
             InputError: the folder already holds a run, or the dataset is of another domain.
@@ -89,10 +92,11 @@ class Run:
                 "a new folder, or --resume to go on with it",
             )
         run = cls._build(directory, config, dataset, algorithm, seed, device)
-        paths = [t.observations[rows] for t in dataset.train for rows in t.trajectories]
-        run.agent.standardizer.fit(paths, config.networks.standardize)
-        capacity = config.self_supervised.online_capacity
-        run.replay = make_replay(run.agent, dataset.train, capacity, device)
+        if dataset is not None:
+            parts = [part for t in dataset.train for part in (t, t.context) if part is not None]
+            paths = [part.observations[rows] for part in parts for rows in part.trajectories]
+            run.agent.standardizer.fit(paths, config.networks.standardize)
+        run._prepare_replay()
         directory.mkdir(parents=True, exist_ok=True)
         run.save()  # from here on the run can be resumed, however it ends
         write_json(directory / "run.json", run.description() | {"id": secrets.token_hex(8)})
@@ -123,7 +127,9 @@ class Run:
         if config.networks != before.networks:
             expected = "none of them: a run keeps its networks; train a new one"
             raise CheckpointError(folder, "networks", "changes with --set", expected)
-        dataset = load_dataset(directory, state, dataset_path)
+        dataset = None
+        if state["dataset"] is not None:
+            dataset = load_dataset(directory, state, dataset_path)
         run = cls._build(directory, config, dataset, state["algorithm"], state["seed"], device)
         run.phase, run.step, run.counters = phase, state["step"], state["counters"]
         run.iteration_updates = state["iteration_updates"]
@@ -135,16 +141,17 @@ class Run:
             optimizer.load_state_dict(optimizers[name])
             # as configured and as the device wants it, which both may have changed
             optimizer.param_groups[0].update(kept)
-        capacity = config.self_supervised.online_capacity
-        run.replay = make_replay(run.agent, dataset.train, capacity, device)
+        run._prepare_replay()
         for name in ("rl", "context"):
             buffer = getattr(run.replay, name)
             rows, written = tensors[f"replay.{name}.online"], state["online_written"][name]
             if any(written):
-                capacities = [c.self_supervised.online_capacity for c in (before, config)]
-                require_match(folder, "self_supervised.online_capacity", *capacities)
+                (key, was), (_, now) = (kept_a_task(c, dataset) for c in (before, config))
+                require_match(folder, key, was, now)
             buffer.load_online_state({"online": rows}, written)
         checkpoint.set_rng_state(state["rng"], run.generators)
+        if run.recording is not None:
+            run.recording.load_state(tensors, state["recorded"])
         if any(name.startswith("practising.") for name in tensors):
             run.practising = deepcopy(run.agent).requires_grad_(False)
             load_modules({"practising": run.practising}, tensors, folder)
@@ -152,15 +159,33 @@ class Run:
 
     @classmethod
     def _build(cls, directory, config, dataset, algorithm, seed, device) -> "Run":
-        check_dataset(dataset, config)
+        if dataset is not None:
+            check_dataset(dataset, config)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
         generator = torch.Generator(device).manual_seed(seed)
-        agent = Agent(dataset.observation_dim, dataset.action_dim, config.networks).to(device)
+        ds, da = len(config.environment.observation_names), len(config.environment.action_names)
+        agent = Agent(ds, da, config.networks).to(device)
         learner = ALGORITHMS[algorithm](config, agent, generator)
         choices = np.random.default_rng(seed)
-        return cls(directory, config, algorithm, seed, dataset, learner, None, generator, choices)
+        run = cls(directory, config, algorithm, seed, dataset, learner, None, generator, choices)
+        run.phase = "offline" if dataset is not None else ONLINE
+        return run
+
+    def _prepare_replay(self) -> None:
+        """The replay without what the run itself collects."""
+        config, device = self.config, str(self.agent.device)
+        _, capacity = kept_a_task(config, self.dataset)
+        if self.dataset is not None:
+            tasks = replayed_tasks(self.dataset, self.phase)
+            self.replay = make_replay(self.agent, tasks, capacity, device)
+            return
+        layout = Layout(self.agent.observation_dim, self.agent.action_dim)
+        nothing = [torch.empty(0, layout.width) for _ in training_tasks(config)]
+        self.replay = Replay(layout, nothing, capacity, device)
+        if config.collection.source == "pearl":
+            self.recording = Recording(config.collection, layout, self.replay.tasks)
 
     @property
     def generators(self) -> dict[str, Any]:
@@ -190,6 +215,10 @@ class Run:
         for name in ("rl", "context"):
             rows, written[name] = getattr(self.replay, name).online_state()
             tensors |= {f"replay.{name}.{key}": value for key, value in rows.items()}
+        recorded = None
+        if self.recording is not None:
+            rows, recorded = self.recording.state()
+            tensors |= rows
         state = self.description() | {
             "phase": self.phase,
             "step": self.step,
@@ -197,6 +226,7 @@ class Run:
             "counters": self.counters,
             "optimizers": optimizers,
             "online_written": written,
+            "recorded": recorded,
             "rng": checkpoint.rng_state(self.generators),
         }
         place = self.folder / "checkpoints" / f"step_{self.step:08d}"
@@ -204,17 +234,18 @@ class Run:
 
     def description(self) -> dict[str, Any]:
         """What the run is and where it came from, JSON-able."""
+        data = None
+        if self.dataset is not None:
+            path = os.path.relpath(self.dataset.path, self.directory)
+            data = {"path": path, "fingerprint": self.dataset.fingerprint}
         return {
             "domain": self.config.domain,
             "algorithm": self.algorithm,
             "seed": self.seed,
-            "observation_dim": self.dataset.observation_dim,
-            "action_dim": self.dataset.action_dim,
-            "dataset": {
-                "path": os.path.relpath(self.dataset.path, self.directory),
-                "fingerprint": self.dataset.fingerprint,
-            },
-            "contract": self.dataset.contract,
+            "observation_dim": self.agent.observation_dim,
+            "action_dim": self.agent.action_dim,
+            "dataset": data,
+            "contract": None if self.dataset is None else self.dataset.contract,
             "command": command(),
             "commit": git_revision(),
             "versions": {
@@ -253,18 +284,42 @@ def check_dataset(dataset: Dataset, config: Config) -> None:
         raise InputError(dataset.path, "train", "no tasks", "at least one task to train on")
 
 
+def replayed_tasks(dataset: Dataset, phase: str) -> list[TaskData]:
+    """Whose data a phase learns from: the training tasks', before the held-out ones' if any.
+
+    Raises:
+        InputError: the phase trains on held-out tasks, and the dataset has no data of them.
+    """
+    if not trains_on_test_tasks(phase):
+        return dataset.train
+    if not dataset.test:
+        raise InputError(dataset.path, "test", "no tasks", f"data of held-out ones, for {phase}")
+    return [*dataset.train, *dataset.test]
+
+
+def kept_a_task(config: Config, dataset: Dataset | None) -> tuple[str, int]:
+    """How many transitions of a run's own practice a task keeps: the setting and its number."""
+    if dataset is None:
+        return "online.capacity", config.online.capacity
+    return "self_supervised.online_capacity", config.self_supervised.online_capacity
+
+
 def make_replay(agent: Agent, tasks: list[TaskData], online_capacity: int, device: str) -> Replay:
     """The tasks' transitions in replay buffers on the training device, standardised once."""
     layout = Layout(agent.observation_dim, agent.action_dim)
-    rows = []
-    for task in tasks:
+
+    def rows(data: TaskData) -> torch.Tensor:
         tensors = [
-            torch.from_numpy(getattr(task, name)).to(device)
+            torch.from_numpy(getattr(data, name)).to(device)
             for name in ("observations", "actions", "rewards", "next_observations", "terminals")
         ]
         tensors[0], tensors[3] = agent.standardizer(tensors[0]), agent.standardizer(tensors[3])
-        rows.append(layout.pack(*tensors))
-    return Replay(layout, rows, online_capacity, device)
+        return layout.pack(*tensors)
+
+    context = None
+    if any(task.context is not None for task in tasks):
+        context = [rows(task.history) for task in tasks]
+    return Replay(layout, [rows(task) for task in tasks], online_capacity, device, context)
 
 
 def load_dataset(directory: Path, state: dict[str, Any], moved: Path | None = None) -> Dataset:
@@ -276,6 +331,10 @@ def load_dataset(directory: Path, state: dict[str, Any], moved: Path | None = No
         InputError: it is neither.
         CheckpointError: the file there holds other data.
     """
+    if state["dataset"] is None:  # PEARL: any data of its domain may be looked at
+        if moved is None:
+            raise InputError(directory, "dataset", "none: PEARL has no data", "--dataset FILE")
+        return Dataset.load(moved)
     path = moved or directory / state["dataset"]["path"]
     if not path.exists():
         expected = f"the run's dataset {state['dataset']['fingerprint']}; say where with --dataset"
@@ -344,7 +403,7 @@ def load_agent(
     """
     place = directory / phase / "checkpoints"
     if not place.exists() and (directory / "run.json").exists():
-        done = [p for p in PHASES if (directory / p / "checkpoints").exists()]
+        done = [p for p in (*PHASES, ONLINE) if (directory / p / "checkpoints").exists()]
         raise CheckpointError(place, "folder", "no such folder", f"a phase of: {', '.join(done)}")
     folder = checkpoint.find(place)
     tensors, state = checkpoint.load(folder, device=device)

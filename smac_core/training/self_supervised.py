@@ -4,6 +4,8 @@
 ``control``: as many updates on the offline data alone; what it gains is not self-supervision's.
 ``true_rewards``: the same practice labelled by the environment; what better labels would give.
 ``test_scenes``: practise in the held-out tasks' scenes, still without rewards (figure 8, red).
+``test_scenes_true_rewards``: in these scenes with their rewards, the held-out tasks' data beside
+the training tasks' (figure 8, black).
 """
 
 from contextlib import ExitStack
@@ -12,15 +14,16 @@ from pathlib import Path
 import torch
 
 from smac_core.algorithms.smac import SMAC
+from smac_core.config import Config
 from smac_core.errors import InputError
 from smac_core.evaluation import meta_test
-from smac_core.tasks import load_tasks
+from smac_core.tasks import held_out_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.metrics import MetricLogger
 from smac_core.training.offline import RunningMeans, save
 from smac_core.training.practice import PracticeAhead, practise
 from smac_core.training.progress import Progress, interruptible
-from smac_core.training.run import Run, check_equally_far
+from smac_core.training.run import Run, check_equally_far, make_replay, replayed_tasks
 from smac_core.training.updates import Updates
 
 
@@ -56,6 +59,10 @@ def begin(
             f"{run.config.offline.steps}; finish them with smac train --resume",
         )
     run.phase, run.step = phase, 0
+    tasks = replayed_tasks(run.dataset, phase)
+    if len(tasks) > len(run.dataset.train):
+        capacity = run.config.self_supervised.online_capacity
+        run.replay = make_replay(run.agent, tasks, capacity, device)
     run.save()  # from here on the phase can be resumed, however it ends
     return run
 
@@ -136,10 +143,15 @@ def self_train(*runs: Run, pool: EnvironmentPool, quiet: bool = False) -> bool:
 
 def updates_per_iteration(run: Run) -> int:
     """Gradient steps that an iteration's transitions are worth."""
-    settings = run.config.self_supervised
+    ratio = run.config.self_supervised.gradient_steps_per_transition
+    return max(1, round(transitions_per_iteration(run.config) * ratio))
+
+
+def transitions_per_iteration(config: Config) -> int:
+    """Practised in an iteration where no episode ends early."""
+    settings = config.self_supervised
     trajectories = settings.exploration_trajectories + settings.adapted_trajectories
-    transitions = settings.tasks_per_iteration * trajectories * run.config.environment.horizon
-    return max(1, round(transitions * settings.gradient_steps_per_transition))
+    return settings.tasks_per_iteration * trajectories * config.environment.horizon
 
 
 def evaluate(run: Run, pool: EnvironmentPool) -> dict[str, float]:
@@ -151,7 +163,7 @@ def evaluate(run: Run, pool: EnvironmentPool) -> dict[str, float]:
     result = meta_test(
         pool,
         run.agent,
-        load_tasks(run.config.tasks.test),
+        held_out_tasks(run.config),
         run.config.evaluation.model_copy(update={"repeats": 1}),
         horizon=run.config.environment.horizon,
         context="online",

@@ -18,7 +18,7 @@ from smac_core.errors import InputError
 from smac_core.losses import Info
 from smac_core.training.seeds import SeedStack
 
-Phase = Literal["offline", "self_supervised"]
+Phase = Literal["offline", "self_supervised", "online"]
 WARM_UP = 3  # steps before a capture: libraries allocate their workspaces in the first ones
 
 

@@ -375,8 +375,10 @@ def test_a_simulation_that_diverges_ends_where_it_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # MuJoCo writes its warning here
     env = make("cheetah_velocity")
     before, _ = env.reset(seed=0, options={"task": {"velocity": 1.0}})
+    start = env.data.qpos.copy()
     env.data.qvel[3] = 1e12
     observation, value, terminated, *_ = env.step(np.zeros(6))
     assert terminated and value == -1.0 and np.array_equal(observation, before)
+    assert np.array_equal(env.data.qpos, start)  # which a picture, or a robot's topics, show
     again, _ = env.reset(seed=0)
     assert np.array_equal(again, before) and not env.step(np.zeros(6))[2]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smac_core.benchmarks import growth, memory
+from smac_core.benchmarks import environment, growth, memory
 
 
 @pytest.fixture
@@ -77,6 +77,20 @@ def test_env_compares_pools_with_one_environment(bench, domain):
     assert found["reference"] == "one environment, steps" and found["unit"] == "1/s"
     pools = [name for name in found["results"] if name.startswith("pool of 20")]
     assert len(pools) == 3 and all(found["results"][name]["lowest"] > 0 for name in pools)
+
+
+@pytest.mark.slow  # a process for each environment of two of them
+def test_env_compares_a_batch_with_gymnasium_s(bench, monkeypatch):
+    """Over the same robots, and with Gymnasium's own environment of the same model."""
+    pytest.importorskip("mujoco")
+    monkeypatch.setattr(environment, "POOL", 2)
+    found = bench("env", "--domain", "hopper_params", "--seconds", 0.1)
+    kinds = {"batch, 1 thread", "batch, 2 threads"}
+    for kind in ("SyncVectorEnv", "AsyncVectorEnv"):
+        kinds |= {f"Gymnasium's {kind}", f"Gymnasium's {kind}, Hopper-v5"}
+    results = {name.replace(", steps", ""): row for name, row in found["results"].items()}
+    assert kinds < results.keys() and all(row["lowest"] > 0 for row in results.values())
+    assert found["reference"] == "Gymnasium's SyncVectorEnv, steps"
 
 
 def test_collect_counts_transitions(bench, domain):

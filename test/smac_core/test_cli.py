@@ -9,6 +9,7 @@ from PIL import Image
 
 ALL = [
     ["collect"],
+    ["oracle"],
     ["data", "info"],
     ["data", "subset"],
     ["copy"],
@@ -74,6 +75,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(dataset, trained, tmp_path
         (["train", data, "--out", "new", "--domain", "sawyer", "--set", "a.b=1"], 2),
         (["train", data, "--out", "new", "--device", "gpu"], 2),
         (["train", data, "--out", "new", "--resume"], 2),
+        (["collect", "cheetah_velocity", "--out", data], 2),
         (["self-train", "nosuch"], 2),
         (["self-train", run, "--set", "self_supervised.iterations=none"], 2),
         (["self-train", run, "--phase", "offline"], 2),
@@ -106,13 +108,13 @@ def test_mistakes_are_answered_before_torch_is_loaded(dataset, trained, tmp_path
 def test_what_is_known_without_torch_is_what_is_there():
     from importlib import import_module
 
-    from smac_core.algorithms import ALGORITHMS
+    from smac_core.algorithms import OFFLINE
     from smac_core.cli import EXPECTED
     from smac_core.commands import checks
     from smac_core.commands.evaluate import CONTEXTS
     from smac_core.training.run import PHASES
 
-    assert tuple(ALGORITHMS) == checks.ALGORITHMS
+    assert tuple(OFFLINE) == checks.ALGORITHMS
     assert PHASES == checks.PHASES
     assert tuple(CONTEXTS) == checks.CONTEXTS
     for name in EXPECTED:
@@ -253,53 +255,6 @@ def test_a_damaged_checkpoint_is_told(smac, trained, tmp_path):
     done = smac("evaluate", run, "--workers", 0, check=False)
     assert done.returncode == 2
     assert "weights.safetensors" in done.stderr and "damaged" in done.stderr
-
-
-def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
-    arguments = [
-        "reproduce",
-        "fig5",
-        "--domain",
-        domain,
-        "--scale",
-        "paper",
-        "--seeds",
-        "0,1",
-        "--out",
-        tmp_path / "runs",
-        "--results",
-        tmp_path / "results",
-        "--workers",
-        0,
-        "-q",
-    ]
-    for override in (
-        "offline.steps=20",
-        "offline.log_every=10",
-        "self_supervised.iterations=1",
-        "self_supervised.evaluate_every=1",
-        "evaluation.repeats=1",
-    ):
-        arguments += ["--set", override]
-    smac(*arguments)
-    results = tmp_path / "results"
-    table = (results / "table.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 + 6 * 2 * 2  # data; 6 methods x 2 contexts x (all, one behaviour)
-    assert {p.name for p in results.iterdir()} == {
-        "table.csv",
-        "differences.csv",
-        "curves.csv",
-        "table.md",
-        "experiment.json",
-        "fig5.png",
-        "fig2.png",
-    }
-    checkpoints = sorted((tmp_path / "runs").rglob("weights.safetensors"))
-    before = [p.stat().st_mtime_ns for p in checkpoints]
-    other = smac(*arguments, "--set", "updates.kl_weight=1", check=False)
-    assert other.returncode == 2 and "updates.kl_weight" in other.stderr
-    smac(*arguments)
-    assert before == [p.stat().st_mtime_ns for p in checkpoints], "nothing is trained again"
 
 
 def test_seeds_train_at_once_and_in_sittings(smac, domain, dataset, tmp_path):

@@ -128,6 +128,69 @@ def test_subset_is_the_first_of_each_training_task(written: Path, tmp_path: Path
         write_subset(written, tmp_path / "part.h5", 1)
 
 
+@pytest.fixture
+def with_context(path: Path) -> Path:
+    """A file whose first task draws its histories from transitions of their own."""
+    with writer(path) as out:
+        out.add_task("train", make_task(0, context=make_task(9, trajectories=2, task={})))
+        out.add_task("train", make_task(1))
+    return path
+
+
+def test_context_is_kept_beside_a_task(with_context: Path, tmp_path: Path):
+    from smac_core.commands.collect import write_subset
+
+    data = Dataset.load(with_context)
+    first, second = data.train
+    original = make_task(9, trajectories=2)
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(first.history, name), getattr(original, name))
+    assert len(first) == 3 * HORIZON and len(first.history) == 2 * HORIZON
+    assert second.context is None and second.history is second
+    summary = data.summary()["splits"]["train"]
+    assert (summary["transitions"], summary["context_transitions"]) == (6 * HORIZON, 2 * HORIZON)
+    with writer(tmp_path / "without.h5") as out:
+        out.add_task("train", make_task(0))
+        out.add_task("train", make_task(1))
+    assert Dataset.load(tmp_path / "without.h5").fingerprint != data.fingerprint
+    write_subset(with_context, tmp_path / "part.h5", 1)
+    part = Dataset.load(tmp_path / "part.h5")
+    assert part.subset_of == data.fingerprint
+    np.testing.assert_array_equal(part.train[0].history.rewards, original.rewards[:HORIZON])
+
+
+def test_damaged_context_is_named(with_context: Path):
+    with h5py.File(with_context, "a") as file:
+        rewards = file["train/0000/context/rewards"][()]
+        rewards[3] += 1
+        file["train/0000/context/rewards"][...] = rewards
+    assert refused(with_context).field == "fingerprint"
+    with h5py.File(with_context, "a") as file:
+        rewards[3] = np.nan
+        file["train/0000/context/rewards"][...] = rewards
+    assert refused(with_context).field == "train/0000/context/rewards"
+    with h5py.File(with_context, "a") as file:
+        del file["train/0000/context/actions"]
+    assert refused(with_context).field == "train/0000/context/actions"
+    with h5py.File(with_context, "a") as file:
+        del file["train/0000/context"]
+        file["train/0000/context"] = [1.0]
+    assert refused(with_context).field == "train/0000/context/observations"
+
+
+def test_wrong_context_is_refused_by_the_writer(path: Path):
+    with pytest.raises(DatasetError) as caught, writer(path) as out:
+        out.add_task("train", make_task(context=make_task(timeouts=np.zeros(15, bool))))
+    assert caught.value.field == "train/0000/context/timeouts"
+
+
+def test_files_of_version_1_stay_readable(written: Path):
+    before = Dataset.load(written)
+    with h5py.File(written, "a") as file:
+        file.attrs["schema_version"] = 1
+    assert Dataset.load(written).fingerprint == before.fingerprint
+
+
 def test_subset_keeps_the_behaviors_of_its_trajectories(path: Path, tmp_path: Path):
     from smac_core.commands.collect import write_subset
 

@@ -70,6 +70,25 @@ def test_protocol_explores_infers_and_scores_the_last_episode(config, pool):
     assert result.trajectories.observations.shape == (len(tasks) * repeats, HORIZON, 2)
 
 
+@pytest.mark.parametrize("explores", [True, False])
+def test_only_exploration_may_sample_actions(config, pool, explores):
+    seen = []
+
+    class Recording(Telepath):
+        def act(self, observations, z, *, deterministic, generator=None):
+            seen.append(deterministic)
+            return super().act(observations, z, deterministic=deterministic)
+
+    settings = config.evaluation.model_copy(update={"deterministic_exploration": explores})
+    tasks = load_tasks(config.tasks.test)
+    more = {"horizon": HORIZON, "context": "online"}
+    result = meta_test(pool, Recording(config), tasks, settings, **more)
+    assert seen == [explores] * 2 * HORIZON + [True] * HORIZON
+    assert config.evaluation.deterministic_exploration
+    explored = sum(episode.returns.view(len(tasks), -1) for episode in result.explorations)
+    np.testing.assert_allclose(explored / 2, result.exploration_returns, rtol=1e-5)
+
+
 def test_offline_context_has_as_many_transitions(config, pool, dataset):
     agent, tasks = Telepath(config), load_tasks(config.tasks.test)
     result = meta_test(

@@ -51,6 +51,41 @@ def test_sampling_is_uniform_over_tasks_of_unequal_size():
     assert (counts - 0.1).abs().max() < 0.01
 
 
+def test_a_buffer_without_offline_rows_gives_online_ones():
+    buffer = TaskBuffer([rows(0, 0), rows(1, 0)], online_capacity=400, device="cpu")
+    buffer.append(1, rows(1, 300))
+    buffer.append(0, rows(0, 3))
+    buffer.append(1, rows(1, 50, start=300))
+    sample = buffer.sample(torch.tensor([1, 0]), 6000)
+    assert seen(sample[0]) == set(range(1000, 1350)) and seen(sample[1]) == {0, 1, 2}
+    other = TaskBuffer([rows(0, 0), rows(1, 0)], online_capacity=400, device="cpu")
+    other.load_online_state(*buffer.online_state())
+    assert seen(other.sample(torch.tensor([1]), 6000)) == set(range(1000, 1350))
+
+
+def test_cleared_rows_are_never_seen_again():
+    buffer = TaskBuffer([rows(0, 0), rows(1, 0)], online_capacity=8, device="cpu")
+    for start in (0, 6):  # wraps
+        buffer.append(0, rows(0, 6, start))
+    buffer.append(1, rows(1, 2))
+    buffer.clear(0)
+    assert buffer.online_written == [0, 2] and buffer.online_sizes.tolist() == [0, 2]
+    buffer.append(0, rows(0, 3, start=100))
+    assert seen(buffer.sample(torch.tensor([0]), 200)) == {100, 101, 102}
+    assert seen(buffer.sample(torch.tensor([1]), 200)) == {1000, 1001}
+
+
+def test_histories_may_have_rows_of_their_own():
+    replay = Replay(LAYOUT, [rows(0, 3)], 4, context_rows=[rows(0, 2, start=50)])
+    task = torch.tensor([0])
+    assert seen(replay.rl.sample(task, 200)) == {0, 1, 2}
+    histories = replay.context.sample(task, 200)
+    assert seen(histories) == {50, 51} and histories.shape[-1] == LAYOUT.context_width
+    replay.append(0, rows(0, 1, start=80), exploration=True)
+    assert seen(replay.context.sample(task, 200)) == {50, 51, 80}
+    assert seen(replay.rl.sample(task, 200)) == {0, 1, 2, 80}
+
+
 def test_online_rows_wrap_and_offline_rows_stay():
     buffer = TaskBuffer([rows(0, 3)], online_capacity=4, device="cpu")
     for start in (100, 103, 106):  # 9 rows through 4 places

@@ -134,6 +134,28 @@ def test_test_scenes_are_those_of_the_held_out_tasks(trained, config, pool, monk
     assert visited and all(task in held_out for task in visited)
 
 
+def test_true_rewards_in_test_scenes_go_to_buffers_of_their_own(trained, config, pool, tmp_path):
+    phase, folder = "test_scenes_true_rewards", shutil.copytree(trained, tmp_path / "run")
+    run = self_supervised.begin(folder, phase, device="cpu")
+    train, held_out = run.dataset.train, run.dataset.test
+    assert run.replay.tasks == len(train) + len(held_out)
+    assert run.replay.rl.offline_sizes[len(train) :].tolist() == [len(t) for t in held_out]
+    self_supervised.practise(run, pool)
+    written = np.array(run.replay.rl.online_written)
+    assert not written[: len(train)].any() and written[len(train) :].any()
+    task = int(np.flatnonzero(written)[0])
+    rows = run.replay.rl.sample(torch.tensor([task]), 200, from_online=torch.tensor([True]))
+    batch = run.replay.layout.unpack(rows)
+    deviation, mean = run.agent.standardizer.deviation, run.agent.standardizer.mean
+    angle = held_out[task - len(train)].task["angle"]
+    goal = torch.tensor([np.cos(angle), np.sin(angle)], dtype=torch.float32)
+    true = -(batch.next_observations[0] * deviation + mean - goal).norm(dim=-1)
+    torch.testing.assert_close(batch.rewards[0], true, rtol=1e-4, atol=1e-4)
+    run.save()
+    again = Run.resume(folder, phase, device="cpu")
+    assert again.replay.rl.online_written == run.replay.rl.online_written
+
+
 @pytest.mark.parametrize("phase", ["self_supervised", "test_scenes"])
 def test_no_reward_reaches_practice(trained, config, pool, tmp_path, monkeypatch, phase):
     """Replacing every reward of the environment changes nothing in what is learned."""

@@ -51,6 +51,7 @@ MEANINGS = {
     "reward": "`reward`, `success`, `terminated` of the step before the stamp",
     "robot_description": "the URDF",
     "tf": "poses of the links",
+    "terminated": "the stamp at which the robot itself ended the episode: it fell",
     "weights": "safetensors of encoder, decoder and policy, with version and sizes",
 }
 

@@ -126,6 +126,15 @@ class TestWhatAContractSays:
         arm.observations[1].read(joints({"other": 9.0, "grip": 0.03}), out)
         assert out.tolist() == [1.0, 2.0, 3.0, 0.03 * 1000.0 - 2.0]
 
+    def test_clipped_observation_stays_within_its_bounds(self):
+        arm = Contract.from_text(changed(("offset: -2.0", "offset: -2.0, clip: [-1, 30]")), "arm")
+        out = np.zeros(4)
+        for value, expected in ((0.03, 28.0), (0.05, 30.0), (-1.0, -1.0)):
+            arm.observe(1, joints({"grip": value}), out)
+            assert out[3] == expected
+        arm.observe(1, joints({"grip": float("nan")}), out)
+        assert np.isnan(out[3])  # which is a fault elsewhere, no number
+
     def test_unscaled_observation_keeps_every_bit(self, arm):
         out = np.zeros(4)
         values = np.random.default_rng(0).normal(size=(100, 3))
@@ -147,7 +156,9 @@ class TestWhatAContractSays:
 
 class TestContractsOfThePackage:
     def test_all_are_valid(self):
-        assert set(contracts()) == {"half_cheetah", "latency", "moveit_servo_arm", "sawyer_sim"}
+        mujoco = {"cheetah_velocity", "ant_direction", "humanoid_direction"}
+        mujoco |= {"walker_params", "hopper_params", "half_cheetah"}
+        assert set(contracts()) == mujoco | {"latency", "moveit_servo_arm", "sawyer_sim"}
         for name in contracts():
             assert load_contract(name).name == name
 
@@ -244,6 +255,8 @@ class TestErrors:
             ("unit: mm", "unit: ''", "observations[1].fields[0].unit", "''", "some text"),
             ("unit: mm", "unit: 1", "observations[1].fields[0].unit", "1", "quote it"),
             ("scale: 1000.0", "scale: 0", "observations[1].fields[0].scale", "0.0", "but 0"),
+            ("offset: -2.0", "clip: [1, 1]", "observations[1].fields[0].clip", "[1, 1]",
+             "low < high"),
             ("pose.position", "pose.positoin", "observations[0].fields[0].path", "positoin",
              "did you mean 'position'"),
             ("pose.position", "header.frame_id", "observations[0].fields[0].path", "a string",
@@ -388,6 +401,8 @@ class TestAgreement:
             ("unit: mm", "unit: m", "observations unit[3]", "'m'", "'mm'"),
             ("scale: 1000.0", "scale: 1", "observations scale[3]", "1.0", "1000.0"),
             ("offset: -2.0", "offset: 2.0", "observations offset[3]", "2.0", "-2.0"),
+            ("offset: -2.0", "offset: -2.0, clip: [0, 9]", "observations clip[3]", "(0.0, 9.0)",
+             "None"),
             ("align: hold", "align: drop", "observations align[0]", "'drop'", "'hold'"),
             ("missing: -1.0", "missing: 0.0", "observations missing[3]", "0.0", "-1.0"),
             ("scale: 0.5", "scale: 0.4", "actions scale[0]", "0.4", "0.5"),

@@ -1,6 +1,7 @@
 """Which processes a system has, and what is refused before any of them starts."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -103,6 +104,29 @@ def test_a_mujoco_robot_is_alone_without_a_checkpoint():
     nodes = build("mujoco_sim", checkpoint=checkpoint, clock="real_time")
     assert nodes["policy"].parameters["checkpoint"] == checkpoint
     assert nodes["policy"].parameters["clock"] == "real_time"
+
+
+def test_a_domain_s_robot_is_alone_or_practises(tmp_path):
+    """With a checkpoint of that domain it is the system that Sawyer has."""
+    (robot,) = build("mujoco_sim", domain="walker_params").values()
+    assert robot.parameters["environment"] == "sim:smac/WalkerParam-v0"
+    assert robot.parameters["contract"] == "walker_params" and robot.parameters["options"] == ""
+    environment = {"id": "sim:smac/AntDir-v0", "kwargs": {"gear": 30.0}}
+    config = {"domain": "ant_direction", "environment": environment}
+    (tmp_path / "run.json").write_text(json.dumps({"config": config}))
+    given = {"domain": "ant_direction", "checkpoint": str(tmp_path)}
+    nodes = build("mujoco_sim", **given)
+    assert list(nodes) == ["mujoco_sim", *list(build("sawyer_sim"))[1:]]
+    assert nodes["mujoco_sim"].parameters["options"] == '{"gear": 30.0}', "as the run had it"
+    assert nodes["episode_manager"].parameters["robot"] == "mujoco_sim"
+    assert {spec.parameters["contract"] for spec in nodes.values()} == {"ant_direction"}
+    for wrong, text in (
+        ({"domain": "ant_directoin"}, "did you mean 'ant_direction'"),
+        ({"domain": "sawyer"}, "one of ant_direction, cheetah_velocity"),
+        (given | {"domain": "hopper_params"}, "found 'ant_direction'; expected hopper_params"),
+    ):
+        with pytest.raises(InputError, match=text):
+            build("mujoco_sim", **wrong)
 
 
 def test_one_namespace_for_all():

@@ -1,0 +1,98 @@
+"""PEARL (Rakelly et al. 2019, after the authors' code, oyster): online meta-RL with true rewards.
+
+Soft actor-critic with a value network, on z ~ q(z | h). Unlike SMAC's, its encoder learns from the
+critic, and there is no decoder to learn.
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from smac_core.agent import Agent
+from smac_core.algorithms.learner import Learner, Sample
+from smac_core.config import Config
+from smac_core.data.replay import Replay
+from smac_core.errors import InputError
+from smac_core.losses import (
+    Info,
+    pearl_actor_loss,
+    policy_regularization,
+    posterior_divergence,
+    soft_critic_loss,
+    soft_value_loss,
+)
+from smac_core.networks import TwinQ, ValueFunction
+
+
+class PEARL(Learner):
+    """Actor, critic, value and encoder, from the run's own practice.
+
+    Batch sizes and KL weight are those of ``config.online``, the rest is ``config.updates``'.
+
+    Raises:
+        InputError: the configuration has no section ``online``.
+    """
+
+    def __init__(self, config: Config, agent: Agent, generator: torch.Generator):
+        super().__init__(config, agent, generator)
+        if config.online is None:
+            raise InputError(config.domain, "online", "no such section", "PEARL's schedule")
+        self.online = config.online
+        names = ("meta_batch", "rl_batch", "context_batch", "kl_weight")
+        own = {name: getattr(config.online, name) for name in names}
+        self.settings = self.settings.model_copy(update=own)
+        ds, da, dz = agent.observation_dim, agent.action_dim, agent.latent_dim
+        hidden = config.networks.critic_hidden
+        self.critic = TwinQ(ds, da, dz, hidden).to(agent.device)
+        self.value = ValueFunction(ds, dz, hidden).to(agent.device)
+        self.target_value = deepcopy(self.value).requires_grad_(False)
+        self.networks |= {
+            "critic": self.critic,
+            "value": self.value,
+            "target_value": self.target_value,
+        }
+        self.optimizer("inference", agent.encoder.parameters())  # without the decoder
+        self.optimizer("critic", [*self.critic.parameters(), *self.value.parameters()])
+
+    def online_draw(self, replay: Replay, generator: torch.Generator) -> Sample:
+        """The meta-batch of a gradient step."""
+        return self.draw(replay, generator)
+
+    def online_loss(self, sample: Sample) -> tuple[Tensor, Info]:
+        """Every network's; z has a gradient in Q(s, a, z) alone."""
+        settings, batch = self.settings, sample.batch
+        posterior = self.agent.encoder(sample.context)
+        z = posterior.at(sample.noise.latent)
+        divergence, info = posterior_divergence(posterior, kl_weight=settings.kl_weight)
+        critic_error, more = soft_critic_loss(
+            self.critic,
+            self.target_value,
+            batch,
+            z,
+            discount=settings.discount,
+            reward_scale=settings.reward_scale,
+        )
+        info |= more
+        z = z.detach()
+        distribution = self.agent.policy(batch.observations, z)
+        unsquashed = distribution.unsquashed(sample.noise.actions)
+        log_density = distribution.log_density(unsquashed)
+        q = self.critic(batch.observations, unsquashed.tanh(), z, frozen=True).amin(0)
+        value_error, more = soft_value_loss(self.value(batch.observations, z), q, log_density)
+        info |= more
+        actor_error, more = pearl_actor_loss(q, log_density, entropy_coefficient=1.0)
+        info |= more | {"entropy": -log_density.detach().mean()}
+        regularization, more = policy_regularization(
+            distribution, weight=self.online.regularization
+        )
+        info |= more
+        return divergence + critic_error + value_error + actor_error + regularization, info
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        torch._foreach_lerp_(
+            list(self.target_value.parameters()),
+            list(self.value.parameters()),
+            self.settings.target_rate,
+        )

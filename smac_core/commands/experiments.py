@@ -1,0 +1,129 @@
+"""What the paper compares: which methods there are, and which of them a figure shows.
+
+A method is a phase of a run in a seed's folder. Several methods share a run (all that start from
+SMAC's offline phase), so that a figure's runs serve the next one.
+"""
+
+from dataclasses import dataclass
+
+from smac_core.config import Config, override_config
+from smac_core.errors import InputError
+from smac_core.figures import COLORS
+from smac_core.phases import ONLINE
+
+DATA = "data"  # the row of the offline data, which no method made
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table."""
+
+    label: str
+    run: str  # folder
+    phase: str
+    color: str
+    algorithm: str = "smac"
+    actor: str = "awac"  # updates.actor
+
+    def config(self, config: Config) -> Config:
+        """The domain's configuration with what the method changes in it.
+
+        SAC's entropy is that of the configuration, or 1 (PEARL's own) where it has none.
+        """
+        changes = [f"updates.actor={self.actor}"] if self.actor != "awac" else []
+        if self.actor == "sac" and config.updates.entropy_coefficient == 0:
+            changes.append("updates.entropy_coefficient=1.0")
+        return override_config(config, changes)
+
+
+METHODS = {
+    "meta_bc": Method("meta-BC", "meta_bc", "offline", "#55a868", algorithm="meta_bc"),
+    "offline": Method("SMAC, offline phase", "smac", "offline", COLORS["offline"]),
+    "control": Method("control: no new data", "smac", "control", COLORS["control"]),
+    "smac": Method(
+        "SMAC, self-supervised", "smac", "self_supervised", COLORS["self_supervised"]
+    ),
+    "actor_ablation": Method(
+        "SMAC (actor ablation)", "smac_actor_ablation", "self_supervised", "#4c72b0", actor="pearl"
+    ),
+    "sac_ablation": Method(
+        "SMAC (SAC ablation)", "smac_sac_ablation", "self_supervised", "#8172b3", actor="sac"
+    ),
+    "true_rewards": Method(
+        "SMAC, true rewards", "smac", "true_rewards", COLORS["true_rewards"]
+    ),
+    "test_scenes": Method(
+        "SMAC, in the test scenes", "smac", "test_scenes", COLORS["test_scenes"]
+    ),
+    "test_scenes_true_rewards": Method(
+        "true rewards, test scenes",
+        "smac",
+        "test_scenes_true_rewards",
+        COLORS["test_scenes_true_rewards"],
+    ),
+    "oracle": Method("online oracle (PEARL)", "pearl", ONLINE, COLORS[ONLINE], algorithm="pearl"),
+}
+
+# what is gained over what, task by task
+PAIRS = [
+    ("smac", "control"),
+    ("smac", "offline"),
+    ("smac", "actor_ablation"),
+    ("smac", "sac_ablation"),
+    ("smac", "test_scenes"),
+    ("test_scenes", "control"),
+    ("control", "offline"),
+    ("true_rewards", "smac"),
+    ("test_scenes_true_rewards", "test_scenes"),
+    ("oracle", "smac"),
+    ("offline", "meta_bc"),
+]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the paper's figures."""
+
+    domain: str  # the paper's
+    methods: tuple[str, ...]
+    compares_contexts: bool = False  # also on training tasks, and from sampled exploration
+
+
+FIGURES = {
+    "fig2": Figure("ant_direction", ("offline", "smac"), compares_contexts=True),
+    "fig5": Figure(
+        "sawyer",
+        (
+            "meta_bc",
+            "offline",
+            "control",
+            "smac",
+            "actor_ablation",
+            "sac_ablation",
+            "true_rewards",
+            "oracle",
+        ),
+    ),
+    "fig6": Figure("ant_direction", ("offline", "smac")),
+    "fig7": Figure("ant_direction", ("offline", "smac")),
+    "fig8": Figure("sawyer_eight", ("offline", "smac", "test_scenes", "test_scenes_true_rewards")),
+}
+
+
+def choose_methods(figure: str, names: str, config: Config) -> tuple[str, ...]:
+    """The methods of a figure, or those ``names`` ("smac,meta_bc"), that a domain can have.
+
+    Raises:
+        InputError: a name that is none of the figure's.
+    """
+    possible = FIGURES[figure].methods
+    chosen = [name.strip() for name in names.split(",")] if names else list(possible)
+    for name in chosen:
+        if name not in possible:
+            raise InputError("--methods", "name", name, f"some of {','.join(possible)}")
+    if config.online is None and "oracle" in chosen:
+        if names:
+            expected = "a section online in the domain's configuration: PEARL's schedule"
+            raise InputError("--methods", "oracle", f"none in {config.domain}", expected)
+        chosen.remove("oracle")
+    return tuple(name for name in possible if name in chosen)
