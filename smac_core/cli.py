@@ -5,6 +5,7 @@ mistake is answered within a second.
 """
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -101,9 +102,15 @@ def collect(
     """
     from smac_core.commands.collect import collect_dataset
     from smac_core.config import load_config
+    from smac_core.errors import InputError
 
     config = load_config(domain, scale, changes)
-    with sitting(minutes) as unfinished:
+    scripted = config.collection.source == "scripted"
+    if scripted and minutes:
+        expected = f"0: {config.domain}'s data are scripted, and made in one sitting"
+        raise InputError("--minutes", "value", minutes, expected)
+    # Ctrl-C ends the script at once: there is nothing to save
+    with nullcontext() if scripted else sitting(minutes) as unfinished:
         summary = collect_dataset(
             config,
             out,
@@ -148,11 +155,14 @@ def oracle(
     config = load_config(domain, scale, changes)
     from smac_core.commands.evaluate import make_pool
     from smac_core.devices import resolve_device, use_threads
-    from smac_core.training.meta_rl import meta_train, open_run
+    from smac_core.training.meta_rl import meta_train, opened_run
 
     use_threads(threads, config)
-    run = open_run(out, config, seed=seed, device=resolve_device(device))
-    with make_pool(config, workers) as pool, sitting(minutes) as unfinished:
+    with (
+        opened_run(out, config, seed=seed, device=resolve_device(device)) as run,
+        make_pool(config, workers) as pool,
+        sitting(minutes) as unfinished,
+    ):
         if not meta_train(run, pool=pool, quiet=quiet):
             raise unfinished()
     print(out)
@@ -439,7 +449,7 @@ def reproduce(
     seeds: Annotated[str, typer.Option(help="Their numbers: 0,1,2,3.")] = "0,1,2,3",
     methods: Annotated[str, typer.Option(help="smac,meta_bc,...; default: all of them.")] = "",
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/reproduce"),
-    results: Annotated[Path | None, typer.Option(help="Default: results in --out.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Default: OUT/DOMAIN_SCALE/results.")] = None,
     at_once: Annotated[int, typer.Option(help="Seeds that train at once. For a GPU.", min=1)] = 1,
     minutes: Minutes = 0,
     workers: Workers = 2,

@@ -252,6 +252,11 @@ class Config(_Section):
                 f"collection.iterations {collection.iterations} is beyond online.iterations "
                 f"{online.iterations}, where PEARL ends"
             )
+        if collection.rl_transitions < self.environment.horizon:
+            raise ValueError(
+                f"collection.rl_transitions {collection.rl_transitions} holds no trajectory of "
+                f"environment.horizon {self.environment.horizon} steps"
+            )
         for name, wanted, there in (
             ("rl_transitions", collection.rl_transitions, "initial_transitions"),
             ("context_transitions", collection.context_transitions, "exploration_transitions"),
@@ -330,6 +335,20 @@ def parse_config(tree: dict[str, Any], source: str) -> Config:
     except ValidationError as error:
         lines = [_explain(problem) for problem in error.errors()]
         raise ConfigError("\n".join(f"{source}: {line}" for line in lines)) from None
+
+
+def differing(
+    found: dict[str, Any], asked: dict[str, Any], section: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """Dotted key, found and asked value of all that differs in two trees; None where it is not."""
+    pairs = []
+    for key in found | asked:
+        values = found.get(key), asked.get(key)
+        if all(isinstance(value, dict) for value in values):
+            pairs += differing(*values, f"{section}{key}.")
+        elif values[0] != values[1]:
+            pairs.append((section + key, *values))
+    return pairs
 
 
 def _nest(keys: list[str], value: Any) -> dict[str, Any]:

@@ -297,7 +297,12 @@ class EpisodeManagerNode(SmacNode):
             write_json(path, content | scores.report())
             self.get_logger().info(f"wrote {path}")
         if scored:
-            table = make_table(scored, self._config.evaluation.exploration_episodes + 1, practice)
+            table = make_table(
+                scored,
+                self._config.evaluation.exploration_episodes + 1,
+                practice,
+                measures_success=self._config.environment.measures_success,
+            )
             Console().print(table)
 
     def _await_system(self) -> None:

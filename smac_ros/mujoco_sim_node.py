@@ -50,18 +50,22 @@ class MujocoSimNode(SimulationNode):
         super().__init__(name, **arguments)
 
     def make_world(self) -> tuple[gymnasium.Env, float]:
-        name = self.setting("environment")
-        known = "a MuJoCo environment of Gymnasium"
+        name, options = self.setting("environment"), self._options()
         try:
             import mujoco
 
             # without a handler MuJoCo writes its warnings to a file in the working directory
             mujoco.set_mju_user_warning(self.get_logger().debug)
             # without a time limit: episodes are the manager's
-            options = {"max_episode_steps": -1, "disable_env_checker": True} | self._options()
-            env = gymnasium.make(name, **options)
-        except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
-            raise InputError(self.get_name(), "environment", error, known) from None
+            fixed = {"max_episode_steps": -1, "disable_env_checker": True}
+            env = gymnasium.make(name, **options | fixed)
+        except (gymnasium.error.Error, ImportError, OSError, TypeError, ValueError) as error:
+            unknown = isinstance(error, (gymnasium.error.Error, ImportError))
+            if options and not unknown:
+                field, known = "options", f"keyword arguments of {name}"
+            else:
+                field, known = "environment", "a MuJoCo environment of Gymnasium"
+            raise InputError(self.get_name(), field, error, known) from None
         world = env.unwrapped
         if not (hasattr(world, "model") and hasattr(world, "data")):
             env.close()

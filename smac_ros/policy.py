@@ -23,6 +23,7 @@ SILENCE = 5.0  # s without observations that are reported in lockstep, where tim
 REWARDS = 2.0  # s to wait for the rewards of an episode that is over
 WINDOW = 5.0  # s; the quickest observation of this and the last window is what others are held to
 BACKWARDS = SECOND  # ns by which a robot's time must jump back to count as begun anew
+FALLEN = "terminated: the robot had ended its episode before the first command"
 
 Cause = Literal["observation", "action", "neighbour"]  # of a safety stop
 
@@ -64,6 +65,7 @@ class Policy:
         self._diagnostics, self._announce, self._show, self._now = diagnostics, announce, show, now
         self.lockstep = lockstep
         self._by_timer = contract.trigger == "timer" and not lockstep
+        self._by_receipt = all(stream.time == "receive" for stream in contract.observations)
         self.writer = CommandWriter(contract, classes)
         self._reader = CommandReader(contract)
         self._snapshot = Snapshot(contract, lockstep)
@@ -132,7 +134,8 @@ class Policy:
         In lockstep the robot stands anyway, and a command could be taken for the next episode's.
         """
         episode, self.episode = self.episode, None
-        if episode.steps and (not self.lockstep if safe is None else safe):
+        commanded = episode.tick is not None  # also where no command counts as a step
+        if commanded and (not self.lockstep if safe is None else safe):
             self.send_safe()
         self._diagnostics.clear("observation")
         if episode.begin.mode == "adapt" and (reason == "complete" or episode.endless):
@@ -213,7 +216,8 @@ class Policy:
         if episode is None and self._stopped is None:
             return
         if episode is not None and episode.tick is not None and tick <= episode.tick:
-            if again and self.lockstep and tick == episode.tick and self._stopped is None:
+            answered = self.lockstep and tick == episode.tick and episode.last is None
+            if again and answered and self._stopped is None:
                 self.repeated += 1
                 self.commands.publish(self._messages)
             return
@@ -235,8 +239,14 @@ class Policy:
                 if not self.lockstep:  # rewards may take their time
                     self.send_safe()
             self._finish_if_complete()
-        elif episode.started or not self.waits_for:
+        elif episode.started:
             self._act(episode, tick)
+        elif not self.waits_for:
+            if self._terminated > episode.begin.start and not episode.endless:
+                self._terminated = 0  # the next attempt comes after a reset
+                self.finish(f"stopped: {FALLEN}")
+            else:
+                self._act(episode, tick)
         self._show_posterior()
 
     def _late(self, tick: int) -> Fault | None:
@@ -301,14 +311,31 @@ class Policy:
         self.due = time.monotonic() + 1 / self.contract.rate
 
     def terminated(self, stamp: int) -> None:
-        """The robot itself has ended its episode, with the observation of that stamp."""
+        """The robot itself has ended its episode, with the observation of that stamp, ns.
+
+        In real time without a stamp (0), or where observations have that of receipt: now.
+        """
+        if not self.lockstep and (self._by_receipt or not stamp):
+            stamp = self._now()
         episode = self.episode
-        if episode is None or not episode.started or stamp <= episode.begin.start:
-            return
-        if episode.endless:
-            self.finish("the robot has ended its episode")
-        elif episode.last is None:
+        if episode is not None and stamp <= episode.begin.start:
+            found = f"terminated: found stamp {stamp}, expected after {episode.begin.start}"
+            self._diagnostics.count("ends by the robot ignored", found)
+        elif episode is None or not episode.started:
+            self._terminated = max(self._terminated, stamp)
+        elif episode.last is None or stamp <= episode.last:
             episode.terminated(stamp)
+            self._end_by_robot(episode)
+
+    def _end_by_robot(self, episode: PolicyEpisode) -> None:
+        if episode.endless:
+            self._diagnostics.count("episodes ended by the robot", f"{episode.name}: it fell")
+            self.finish("the robot has ended its episode")
+        elif not episode.steps:
+            self.finish(f"stopped: {FALLEN}")
+        else:
+            if not self.lockstep:  # rewards may take their time
+                self.send_safe()
             self._finish_if_complete()
 
     def reward(self, stamp: int | None, message: Any) -> None:
@@ -445,6 +472,7 @@ class Policy:
         self._missing = "observations"
         self._lags, self._lags_since = (float("inf"), float("inf")), 0.0  # of two windows, ns
         self._next = 0  # tick of the next command, ns
+        self._terminated = 0  # when the robot ended an episode that had not begun here, ns
 
     def _time_jumped_back(self, topic: str) -> None:
         """The robot was started again: what is known is of another time."""

@@ -11,13 +11,13 @@ from smac_ros.contract import CommandReader, Contract
 from smac_ros.experience import Series
 from smac_ros.messages import Begin, End
 
-LATE = 1000  # commands that a robot which has ended an episode may still be given
-LONGEST = 10_000  # steps of an endless episode that can enter the context
+LONGEST = 10_000  # steps of an endless episode that are remembered
 MOST_STEPS = 10**9
 LARGEST_SEED = 2**63
 NUMBERS = 2**32  # of episodes are below
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # s [n, ds], a [n, da], r [n], float32
+NOTHING: Rows = (np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, np.float32))
 
 
 def check_begin(begin: Begin, contract: Contract) -> None:
@@ -56,10 +56,10 @@ class PolicyEpisode:
         self.tick: int | None = None
         self.last: int | None = None
         self.terminal = False
-        self._ticks: deque[int] = deque(maxlen=LATE)
         self._collects = begin.mode == "adapt"
         most = LONGEST if endless else begin.steps
-        self._rows: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=most)
+        # tick, observation and command; ticks alone where no context is collected
+        self._rows: deque[tuple[int, np.ndarray | None, np.ndarray | None]] = deque(maxlen=most)
         self._rewards = Series(1)
 
     @property
@@ -80,18 +80,15 @@ class PolicyEpisode:
         """A command of message values [da] answered the observation [ds] of ``tick``."""
         self.steps += 1
         self.tick = tick
-        self._ticks.append(tick)
-        if self._collects:
-            self._rows.append((tick, observation.copy(), values))
+        kept = (observation.copy(), values) if self._collects else (None, None)
+        self._rows.append((tick, *kept))
 
     def terminated(self, stamp: int) -> None:
         """The robot has ended it with that observation: what was commanded since is no step."""
         self.terminal, self.last = True, stamp
-        while self._ticks and self._ticks[-1] >= stamp:
-            self._ticks.pop()
-            self.steps -= 1
         while self._rows and self._rows[-1][0] >= stamp:
             self._rows.pop()
+            self.steps -= 1
 
     def reward(self, stamp: int, value: np.ndarray) -> None:
         """A reward [1] of the observation with that stamp."""
@@ -101,10 +98,12 @@ class PolicyEpisode:
                 self._rewards.clear_before(self._rows[0][0])
 
     def rows(self, reader: CommandReader) -> tuple[Rows, int]:
-        """The steps with a reward, and how many lack one.
+        """In mode adapt the steps with a reward, and how many lack one.
 
         A step's reward is the newest sample in (its tick, the next tick], as in ``assemble``.
         """
+        if not self._rows:
+            return NOTHING, 0
         ticks = np.array([tick for tick, _, _ in self._rows], np.int64)
         ends = np.append(ticks[1:], ticks[-1:] if self.last is None else self.last)
         index = np.searchsorted(self._rewards.stamps, ends, "right") - 1
@@ -113,7 +112,7 @@ class PolicyEpisode:
         rewards = self._rewards.values[index[there], 0].astype(np.float32)
         steps = [row for row, has in zip(self._rows, there, strict=True) if has]
         if not steps:
-            return (np.zeros((0, 0)), np.zeros((0, 0)), rewards), len(ticks)
+            return NOTHING, len(ticks)
         observations = np.stack([observation for _, observation, _ in steps])
         actions = reader.decode(np.stack([values for _, _, values in steps]))
         return (observations, actions, rewards), len(ticks) - len(steps)

@@ -339,8 +339,11 @@ class Job:
                 scores.add(row, repeat, *self._together(score))
                 done = row * settings.repeats + repeat + 1
                 progress = f"{done}/{total} meta-episodes"
+                found = f"return {scores.mean_return:.1f}"
+                if self.config.environment.measures_success:
+                    found = f"success {100 * scores.success_rate:.0f} %"
                 self.stage.say(
-                    f"meta-test {name}: {progress}, success {100 * scores.rate:.0f} %",
+                    f"meta-test {name}: {progress}, {found}",
                     now=done == total,
                     phase=f"meta-test {name}",
                     iteration="",

@@ -5,7 +5,7 @@ history: the very numbers of ``smac_core.training.labelling.label`` for the same
 """
 
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import String, UInt8MultiArray
+from std_msgs.msg import Header, String, UInt8MultiArray
 
 from smac_core.errors import InputError
 from smac_core.training.labelling import Labeler
@@ -126,6 +126,7 @@ class RewardLabelerNode(SmacNode):
                 reliable(100),
             )
         self.own("subscription", String, "episode", self._on_episode, reliable(100))
+        self.own("subscription", Header, "terminated", self._on_terminated, reliable(10))
         self.own("subscription", UInt8MultiArray, "weights", self._receiver.receive, latched())
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.own("timer", POLL, self._on_timer, clock=steady)
@@ -166,6 +167,7 @@ class RewardLabelerNode(SmacNode):
         contract = self._contract
         self._streams = [Series(stream.width) for stream in contract.observations]
         self._commands = [Series(command.width) for command in contract.actions]
+        self._terminated: deque[int] = deque(maxlen=OPEN)  # stamps of the robot's own ends, ns
         self._episodes.clear()
         self._active, self._whole = True, False
 
@@ -213,9 +215,15 @@ class RewardLabelerNode(SmacNode):
         if last is not None and stamp < last - JUMP:
             self.diagnostics.count("clocks set back", f"{source.topic}: its time went back")
             all_series[index] = Series(source.width)
+            self._terminated.clear()
         all_series[index].append(stamp, values)
         if self._whole:
             self._label_what_is_there()
+
+    def _on_terminated(self, message: Header) -> None:
+        """Marks also an episode that the policy had ended with its last step already."""
+        if self._active:
+            self._terminated.append(stamp_ns(message.stamp))
 
     # Episodes
 
@@ -334,7 +342,11 @@ class RewardLabelerNode(SmacNode):
             self.diagnostics.count("episodes skipped", text)
             return
         terminals = np.zeros_like(rewards)
-        terminals[-1] = end.terminal and transitions.next_ticks[-1] == end.last
+        if end.terminal or end.last in self._terminated:
+            terminals[-1] = transitions.next_ticks[-1] == end.last
+            if not terminals[-1]:
+                text = f"episode {begin.id}: the transition at whose end the robot fell is left out"
+                self.diagnostics.count("terminals left out", text)
         self._publish(begin, transitions, rewards, terminals, task, weights.version)
 
     def _publish(

@@ -72,9 +72,14 @@ class Scores:
         self.exploration_returns[row, repeat] = np.mean(totals) if totals else np.nan
 
     @property
-    def rate(self) -> float:
+    def success_rate(self) -> float:
         """Share of successes so far."""
         return float(np.nanmean(self.success)) if np.isfinite(self.success).any() else np.nan
+
+    @property
+    def mean_return(self) -> float:
+        """Mean of the returns so far."""
+        return float(np.nanmean(self.returns)) if np.isfinite(self.returns).any() else np.nan
 
     @property
     def rows(self) -> list[int]:
@@ -160,8 +165,17 @@ def signed(value: dict[str, float | None], text: Any) -> str:
     return f"+{written}" if value["mean"] > 0 else written
 
 
-def make_table(scores: dict[str, Scores], episodes: int, practice: dict[str, int]) -> Any:
-    """A rich table; ``practice`` counts trajectories and transitions between before and after."""
+def make_table(
+    scores: dict[str, Scores],
+    episodes: int,
+    practice: dict[str, int],
+    *,
+    measures_success: bool = True,
+) -> Any:
+    """A rich table; ``practice`` counts trajectories and transitions between before and after.
+
+    ``measures_success``: whether the domain knows success, else there is no such column.
+    """
     from rich import box
     from rich.table import Table
 
@@ -174,8 +188,10 @@ def make_table(scores: dict[str, Scores], episodes: int, practice: dict[str, int
     width = max(len(title), len(caption))
     table = Table(title=title, caption=caption or None, box=box.SIMPLE, min_width=width)
     table.add_column("", no_wrap=True)
-    for name in ("tasks", "success", "return"):
-        table.add_column(name, no_wrap=True, justify="right")
+    kept = (0, 1, 2, 3) if measures_success else (0, 1, 3)
+    headings = ("", "tasks", "success", "return")
+    for index in kept[1:]:
+        table.add_column(headings[index], no_wrap=True, justify="right")
     for line in table_rows(scores):
-        table.add_row(*line)
+        table.add_row(*(line[index] for index in kept))
     return table

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 from smac_core.config import config_directory, domains, load_config
 from smac_core.errors import InputError
 
+SHIPPED = "shipped"
+
 
 class Argument(NamedTuple):
     """``name:=value`` of a system.
 
-    ``kind``: text, integer, number, boolean, name (of ROS), or the path of a folder or file that
-    exists; ``low`` is the least number. An empty text or path stands for what the description says.
+    ``kind``: text, integer, number, boolean, name (of ROS), the path of a file that exists, or run:
+    that of a folder that exists, or "shipped". ``low`` is the least number. An empty text or path
+    stands for what the description says.
     """
 
     name: str
@@ -44,10 +47,10 @@ class Argument(NamedTuple):
             raise InputError("argument", self.name, repr(text), expected)
         if self.kind in ("integer", "number") and not self.low <= value < math.inf:
             raise InputError("argument", self.name, text, f"at least {self.low:g}")
-        if self.kind in ("folder", "file") and text:
-            exists = Path(text).is_dir() if self.kind == "folder" else Path(text).is_file()
-            if not exists:
-                raise InputError("argument", self.name, f"no {self.kind} {text}", "one that exists")
+        if self.kind == "file" and text and not Path(text).is_file():
+            raise InputError("argument", self.name, f"no file {text}", "one that exists")
+        if self.kind == "run" and text not in ("", SHIPPED) and not Path(text).is_dir():
+            raise InputError("argument", self.name, f"no folder {text}", "one that exists")
         return value
 
 
@@ -60,7 +63,7 @@ def _name(text: str) -> str:
 
 _PARSE: dict[str, Callable[[str], Any]] = {
     "text": str,
-    "folder": str,
+    "run": str,
     "file": str,
     "name": _name,
     "integer": int,
@@ -153,7 +156,7 @@ SMOKE = {
 _NAMESPACE = Argument("namespace", "", "Of all nodes: one robot has one.", kind="name")
 _RVIZ = Argument("rviz", "false", "Open RViz.", ("true", "false"), "boolean")
 _SEED = Argument("seed", "0", "Of everything random.", kind="integer", low=0)
-_CHECKPOINT = Argument("checkpoint", "", "Run folder; empty: the shipped one.", kind="folder")
+_CHECKPOINT = Argument("checkpoint", "", "Run folder; empty: the shipped one.", kind="run")
 _CONTRACT = Argument("contract", "sawyer_sim", "A name in config/contracts, or a .yaml file.")
 _META_TEST = (
     Argument(
@@ -230,16 +233,22 @@ _SAWYER_TEST = (
 _MUJOCO = (
     Argument("domain", "", "One of the MuJoCo domains, such as cheetah_velocity; empty: no tasks."),
     Argument("environment", "HalfCheetah-v5", "One of Gymnasium's, where no domain is given."),
-    Argument("contract", "", "As above; empty: the domain's, without one half_cheetah."),
+    Argument(
+        "contract",
+        "",
+        "A name in config/contracts, or a .yaml file; empty: the domain's, without one "
+        "half_cheetah.",
+    ),
     Argument(
         "checkpoint",
         "",
         "Run folder: to practise with in the domain, without one for a policy; empty: the robot "
-        "alone.",
-        kind="folder",
+        "alone. None is shipped.",
+        kind="run",
     ),
     *_PRACTICE,
 )
+_ALONE = ("seed", "clock", "factor", "namespace")  # of _PRACTICE, what a robot alone has, too
 
 
 # Systems
@@ -309,6 +318,7 @@ def _meta_test(values: dict[str, Any]) -> list[NodeSpec]:
 def _mujoco_sim(values: dict[str, Any]) -> list[NodeSpec]:
     domain, checkpoint = values["domain"], values["checkpoint"]
     contract = values["contract"] or domain or "half_cheetah"
+    _refuse_unused(values)
     values = values | {"contract": contract}
     parameters = {name: values[name] for name in ("contract", "clock", "factor", "seed")}
     world = {"environment": values["environment"]}
@@ -322,6 +332,24 @@ def _mujoco_sim(values: dict[str, Any]) -> list[NodeSpec]:
         return _practice(values, robot)
     _check_run(checkpoint)
     return [robot, _policy(values, "")]
+
+
+def _refuse_unused(values: dict[str, Any]) -> None:
+    """Raise InputError for what a MuJoCo robot's other arguments leave without effect."""
+    domain, checkpoint = values["domain"], values["checkpoint"]
+    if checkpoint == SHIPPED:
+        expected = f"a run's folder: none is shipped for {domain or 'a MuJoCo robot'}"
+        raise InputError("argument", "checkpoint", checkpoint, expected)
+    unused = {}
+    if not (domain and checkpoint):
+        expected = "its default, as nothing practises without a domain and a checkpoint"
+        unused = {argument.name: expected for argument in _PRACTICE if argument.name not in _ALONE}
+    if domain:
+        unused["environment"] = f"its default, as {domain} has its own"
+    for argument in _MUJOCO:
+        name = argument.name
+        if name in unused and values[name] != argument.parse(argument.default):
+            raise InputError("argument", name, values[name], unused[name])
 
 
 def _world(domain: str, checkpoint: str) -> dict[str, str]:
@@ -397,7 +425,7 @@ def _check_contract(name: str) -> None:
 
 def _run_folder(checkpoint: str) -> Path:
     shipped = config_directory().parent / "pretrained" / "sawyer"
-    return shipped if checkpoint in ("", "shipped") else Path(checkpoint)
+    return shipped if checkpoint in ("", SHIPPED) else Path(checkpoint)
 
 
 def _check_run(checkpoint: str) -> None:
@@ -458,7 +486,7 @@ SYSTEMS = {
     ),
     "mujoco_sim": System(
         "A MuJoCo robot. With a domain and a checkpoint as sawyer_sim: held-out tasks before and "
-        "after practice; with a checkpoint alone its policy, until Ctrl-C.",
+        "after practice; with a checkpoint alone its policy, until it falls or Ctrl-C.",
         _MUJOCO,
         _mujoco_sim,
     ),

@@ -105,10 +105,11 @@ class MujocoTaskEnv(gymnasium.Env):
             raise RuntimeError("call reset before step")
         action = checked_actions(action, self.action_space.shape)
         control = self.domain.control(action[None])
+        before, last_control = self._states, self.data.ctrl.copy()
         diverged = self._advance(control[0])
-        before = self._states
         if diverged:
             self.data.qpos[:], self.data.qvel[:] = before.qpos[0], before.qvel[0]
+            self.data.ctrl[:] = last_control  # forces follow from it, too
             settle(self.model, self.data)
         else:
             self._states = self._read()

@@ -128,6 +128,12 @@ class Learner:
         return torch.autocast(device, torch.bfloat16, cache_enabled=False)
 
 
+@torch.no_grad()
+def polyak_update(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """target <- (1 - rate) target + rate source, all parameters in one operation."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+
+
 def adam(parameters, learning_rate: float, *, graph: bool) -> torch.optim.Adam:
     """Adam (table 1) in one operation for all parameters; ``graph``: CUDA graphs may capture it."""
     parameters = list(parameters)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from smac_core.agent import Agent
-from smac_core.algorithms.learner import Learner, Sample
-from smac_core.config import Config
+from smac_core.algorithms.learner import Learner, Sample, polyak_update
+from smac_core.config import Config, Online, config_directory, domains
 from smac_core.data.replay import Replay
 from smac_core.errors import InputError
 from smac_core.losses import (
@@ -25,6 +25,20 @@ from smac_core.losses import (
 from smac_core.networks import TwinQ, ValueFunction
 
 
+def schedule(config: Config) -> Online:
+    """The section ``online``.
+
+    Raises:
+        InputError: there is none; with the domain's file, where it is one of ours.
+    """
+    if config.online is None:
+        where = config.domain
+        if where in domains():
+            where = config_directory() / "domains" / f"{where}.yaml"
+        raise InputError(where, "online", "no such section", "PEARL's schedule")
+    return config.online
+
+
 class PEARL(Learner):
     """Actor, critic, value and encoder, from the run's own practice.
 
@@ -36,11 +50,9 @@ class PEARL(Learner):
 
     def __init__(self, config: Config, agent: Agent, generator: torch.Generator):
         super().__init__(config, agent, generator)
-        if config.online is None:
-            raise InputError(config.domain, "online", "no such section", "PEARL's schedule")
-        self.online = config.online
+        self.online = schedule(config)
         names = ("meta_batch", "rl_batch", "context_batch", "kl_weight")
-        own = {name: getattr(config.online, name) for name in names}
+        own = {name: getattr(self.online, name) for name in names}
         self.settings = self.settings.model_copy(update=own)
         ds, da, dz = agent.observation_dim, agent.action_dim, agent.latent_dim
         hidden = config.networks.critic_hidden
@@ -89,10 +101,5 @@ class PEARL(Learner):
         info |= more
         return divergence + critic_error + value_error + actor_error + regularization, info
 
-    @torch.no_grad()
     def follow(self) -> None:
-        torch._foreach_lerp_(
-            list(self.target_value.parameters()),
-            list(self.value.parameters()),
-            self.settings.target_rate,
-        )
+        polyak_update(self.target_value, self.value, self.settings.target_rate)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from smac_core.agent import Agent
-from smac_core.algorithms.learner import Learner, Noise, Sample
+from smac_core.algorithms.learner import Learner, Noise, Sample, polyak_update
 from smac_core.config import Config
 from smac_core.data.replay import Batch, Replay
 from smac_core.losses import (
@@ -109,13 +109,8 @@ class SMAC(Learner):
             info |= pearl_info
         return critic_error + actor_error, info
 
-    @torch.no_grad()
     def follow(self) -> None:
-        torch._foreach_lerp_(
-            list(self.target_critic.parameters()),
-            list(self.critic.parameters()),
-            self.settings.target_rate,
-        )
+        polyak_update(self.target_critic, self.critic, self.settings.target_rate)
 
     def _weights(self, advantage: Tensor) -> Tensor:
         settings = self.settings

@@ -40,6 +40,8 @@ def bench_env(domain: str, *, seconds: float) -> dict[str, Any]:
     horizon = config.environment.horizon
     with ExitStack() as stack:
         env, bare, reset = (stack.enter_context(closing(alone(config))) for _ in range(3))
+        # before there are threads: Gymnasium's processes are forks of this one
+        together = batches(config, stack) if steps_in_batches(env.spec) else {}
         tasks, actions = bench_tasks(config), random_actions(env)
         work = {ALONE: stepping(env, tasks, horizon, lambda n: env.step(actions[n % len(actions)]))}
         if hasattr(bare.unwrapped, "step_engine"):
@@ -53,34 +55,37 @@ def bench_env(domain: str, *, seconds: float) -> dict[str, Any]:
             for workers in (0, 1, 2)
         }
         reference = next(iter(work))
-        if steps_in_batches(env.spec):
+        if together:
             reference = SYNC
-            for name, batch in batches(config).items():
-                stack.enter_context(closing(batch))
-                work[name] = batch_stepping(batch, actions)
+            work |= {name: batch_stepping(batch, actions) for name, batch in together.items()}
         measured = alternate(work, seconds, "cpu")
     return report("env", "1/s", measured, reference) | {"domain": domain}
 
 
-def batches(config: Config) -> dict[str, gymnasium.vector.VectorEnv]:
+def batches(config: Config, stack: ExitStack) -> dict[str, gymnasium.vector.VectorEnv]:
     """``POOL`` of a domain's robots in its own batch and in Gymnasium's vector environments.
 
-    Robot i is in task i and has the same seed everywhere. What Gymnasium itself makes of the
-    domain's model comes last, without tasks.
+    Robot i is in task i and has the same seed everywhere; what Gymnasium itself makes of the
+    domain's model is without tasks. ``stack`` closes them, also where a later one fails.
     """
     environment, tasks = config.environment, bench_tasks(config)
-    seeds = [None] * POOL
+    found: dict[str, gymnasium.vector.VectorEnv] = {}
 
-    def started(batch: gymnasium.vector.VectorEnv) -> gymnasium.vector.VectorEnv:
+    def add(name: str, batch: gymnasium.vector.VectorEnv) -> None:
+        found[name] = stack.enter_context(closing(batch))
         batch.reset(seed=0)
-        return batch
 
     def one(task: dict[str, Any]) -> gymnasium.Env:
         env = make_environment(environment.id, environment.kwargs, environment.horizon)
         env.reset(options={"task": task})  # which stays
         return env
 
-    found = {}
+    makers = {"": [functools.partial(one, task) for task in tasks]}
+    if other := GYMNASIUM.get(config.domain):
+        makers[f", {other}"] = [functools.partial(_quiet, other, environment.horizon)] * POOL
+    for name, kind in ((ASYNC, "AsyncVectorEnv"), (SYNC, "SyncVectorEnv")):  # which forks first
+        for robot, made in makers.items():
+            add(name + robot, getattr(gymnasium.vector, kind)(made))
     for threads in (1, 2):
         batch = gymnasium.make_vec(
             environment.id,
@@ -90,17 +95,8 @@ def batches(config: Config) -> dict[str, gymnasium.vector.VectorEnv]:
             threads=threads,
             **environment.kwargs,
         )
-        batch.reset_at(np.arange(POOL), tasks, seeds)
-        name = f"batch, {threads} thread{'s' * (threads != 1)}, steps"
-        found[name] = started(batch)
-    makers = [functools.partial(one, task) for task in tasks]
-    found[SYNC] = started(gymnasium.vector.SyncVectorEnv(makers))
-    found[ASYNC] = started(gymnasium.vector.AsyncVectorEnv(makers))
-    if other := GYMNASIUM.get(config.domain):
-        maker = functools.partial(_quiet, other, environment.horizon)
-        for name, kind in ((SYNC, "SyncVectorEnv"), (ASYNC, "AsyncVectorEnv")):
-            batch = getattr(gymnasium.vector, kind)([maker] * POOL)
-            found[f"{name}, {other}"] = started(batch)
+        batch.reset_at(np.arange(POOL), tasks, [None] * POOL)
+        add(f"batch, {threads} thread{'s' * (threads != 1)}, steps", batch)
     return found
 
 

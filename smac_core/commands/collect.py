@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from smac_core.config import Config, override_config
 from smac_core.data.dataset import ARRAYS, Dataset, DatasetWriter, TaskData
 from smac_core.errors import InputError
 from smac_core.provenance import command
 from smac_core.tasks import held_out_tasks, training_tasks
-from smac_core.training.progress import Progress
+from smac_core.training.progress import Progress, stop_requested
+
+if TYPE_CHECKING:
+    from smac_core.training.run import Run
 
 
 def collect_dataset(
@@ -37,18 +40,54 @@ def collect_dataset(
         device, threads: for PEARL; see smac_core.devices.
 
     Returns:
-        A sentence on the training data; None where PEARL was stopped before it had made them. The
-        same call then goes on.
+        A sentence on the training data; None where it was stopped before it had made them. The
+        same call then goes on, if it is PEARL that makes them.
 
     Raises:
-        InputError: the file exists, the folder holds another run, or PEARL is to make a number of
-            trajectories.
+        InputError: the file exists, the folder holds another run or another process is at work in
+            it, or PEARL is to make a number of trajectories.
     """
     if tasks:
         config = override_config(config, [f"tasks.train_count={tasks}"])
+    writer = dataset_writer(config, out, seed=seed, overwrite=overwrite)
+    if config.collection.source == "scripted":
+        if run is not None:
+            raise InputError("--run", "folder", run, f"none: {config.domain}'s data are scripted")
+        if not collect_scripted(config, writer, trajectories, workers, seed, quiet):
+            return None
+    else:
+        if trajectories:
+            expected = "none: PEARL's data have --set collection.rl_transitions"
+            raise InputError("--trajectories", "value", trajectories, expected)
+        folder, where = run or pearl_folder(out), (device, threads)
+        if not _collect_pearl(config, writer, folder, workers, seed, where, quiet):
+            return None
+    split = Dataset.load(out).summary()["splits"]["train"]
+    sentence = f"{split['trajectories']} training trajectories"
+    if split["return_mean"] is not None:
+        sentence += f", return {split['return_mean']:.1f}"
+    if split["rewarded_at_end"] is not None:
+        sentence += f"; {100 * split['rewarded_steps']:.1f} % of steps rewarded, "
+        sentence += f"{100 * split['rewarded_at_end']:.1f} % of trajectories at their end"
+    return sentence
+
+
+def pearl_folder(out: Path) -> Path:
+    """Where the PEARL run is that makes a dataset file: beside it."""
+    return out.with_name(f"{out.stem}_pearl")
+
+
+def dataset_writer(
+    config: Config, out: Path, *, seed: int, overwrite: bool = False
+) -> DatasetWriter:
+    """Of a domain's offline data.
+
+    Raises:
+        InputError: the file exists.
+    """
     environment, collection = config.environment, config.collection
     scripted = collection.source == "scripted"
-    writer = DatasetWriter(
+    return DatasetWriter(
         out,
         domain=config.domain,
         rate=environment.rate,
@@ -61,28 +100,6 @@ def collect_dataset(
         command=command(),
         overwrite=overwrite,
     )
-    if scripted and run is not None:
-        raise InputError("--run", "folder", run, f"none: {config.domain}'s data are scripted")
-    if scripted:
-        _collect_scripted(config, writer, trajectories, workers, seed, quiet)
-    elif trajectories:
-        expected = "none: PEARL's data have --set collection.rl_transitions"
-        raise InputError("--trajectories", "value", trajectories, expected)
-    else:
-        folder, where = run or pearl_folder(out), (device, threads)
-        if not _collect_pearl(config, writer, folder, workers, seed, where, quiet):
-            return None
-    split = Dataset.load(out).summary()["splits"]["train"]
-    sentence = f"{split['trajectories']} training trajectories, return {split['return_mean']:.1f}"
-    if split["rewarded_steps"] is not None:
-        sentence += f"; {100 * split['rewarded_steps']:.1f} % of steps rewarded, "
-        sentence += f"{100 * split['rewarded_at_end']:.1f} % of trajectories at their end"
-    return sentence
-
-
-def pearl_folder(out: Path) -> Path:
-    """Where the PEARL run is that makes a dataset file: beside it."""
-    return out.with_name(f"{out.stem}_pearl")
 
 
 def _collect_pearl(
@@ -94,33 +111,46 @@ def _collect_pearl(
     where: tuple[str, int],
     quiet: bool,
 ) -> bool:
-    """Train PEARL as far as the data need it, and write what it has recorded (appendix C.2)."""
+    """Train PEARL as far as the data need it, and write what it has recorded."""
     from smac_core.commands.evaluate import make_pool
     from smac_core.devices import resolve_device, use_threads
-    from smac_core.training.meta_rl import meta_train, open_run
+    from smac_core.training.meta_rl import meta_train, opened_run
 
     device, threads = where
     use_threads(threads, config)
-    run = open_run(directory, config, seed=seed, device=resolve_device(device))
-    with make_pool(config, workers) as pool:
-        if not meta_train(run, pool=pool, until=config.collection.iterations, quiet=quiet):
-            return False
-    with writer:
-        for split, chosen in (("train", training_tasks), ("test", held_out_tasks)):
-            for number, task in enumerate(chosen(config)):
-                writer.add_task(split, run.recording.data(split, task, number))
+    with opened_run(directory, config, seed=seed, device=resolve_device(device)) as run:
+        with make_pool(config, workers) as pool:
+            if not meta_train(run, pool=pool, until=config.collection.iterations, quiet=quiet):
+                return False
+        write_recording(writer, run)
     return True
 
 
-def _collect_scripted(
+def write_recording(writer: DatasetWriter, run: "Run") -> None:
+    """Write what a PEARL run has recorded (appendix C.2), which is so far."""
+    with writer:
+        for split, chosen in (("train", training_tasks), ("test", held_out_tasks)):
+            for number, task in enumerate(chosen(run.config)):
+                writer.add_task(split, run.recording.data(split, task, number))
+
+
+class _Stopped(Exception):
+    """What makes the writer leave nothing behind."""
+
+
+def collect_scripted(
     config: Config,
     writer: DatasetWriter,
     trajectories: int,
     workers: int,
     seed: int,
     quiet: bool,
-) -> None:
-    """Run the behaviour policy in every task."""
+) -> bool:
+    """Run the behaviour policy in every task, ``trajectories`` of each; 0: as configured.
+
+    Whether it was done: where a block of ``interruptible`` around it is asked to stop, it does so
+    after a task, and there is no file.
+    """
     from smac_core.training.collection import collect, worker_processes
 
     splits = {
@@ -128,17 +158,23 @@ def _collect_scripted(
         "test": (held_out_tasks(config), config.collection.test_trajectories),
     }
     total = sum(len(chosen) * count for chosen, count in splits.values())
-    with (
-        writer,
-        Progress("collecting", total, unit="trajectories", quiet=quiet) as bar,
-        worker_processes(workers) as executor,
-    ):
-        for split, (chosen, count) in splits.items():
-            for data in collect(
-                config, chosen, split=split, trajectories=count, seed=seed, executor=executor
-            ):
-                writer.add_task(split, data)
-                bar.advance(count)
+    try:
+        with (
+            writer,
+            Progress("collecting", total, unit="trajectories", quiet=quiet) as bar,
+            worker_processes(workers) as executor,
+        ):
+            for split, (chosen, count) in splits.items():
+                for data in collect(
+                    config, chosen, split=split, trajectories=count, seed=seed, executor=executor
+                ):
+                    if stop_requested():
+                        raise _Stopped
+                    writer.add_task(split, data)
+                    bar.advance(count)
+    except _Stopped:
+        return False
+    return True
 
 
 def write_subset(source: Path, out: Path, trajectories: int, *, overwrite: bool = False) -> None:
@@ -175,7 +211,8 @@ def _first(data: TaskData, trajectories: int) -> TaskData:
     if isinstance(behavior, list):
         task = task | {"behavior": behavior[:trajectories]}
     arrays = {name: getattr(data, name)[:end] for name in ARRAYS}
-    return replace(data, task=task, context=context, **arrays)
+    cut = (data.cut[0], data.cut[1] and end == len(data))
+    return replace(data, task=task, context=context, cut=cut, **arrays)
 
 
 def show_dataset(summary: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from smac_core.commands.evaluate import percent, plain
-from smac_core.commands.experiments import DATA
+from smac_core.commands.experiments import DATA_ROW
 from smac_core.commands.pipeline import Interrupted, Pipeline, claimed, run
 from smac_core.config import load_config
 from smac_core.figures import draw, load_evaluations
@@ -65,7 +65,7 @@ def worth_a_film(run: Path) -> int:
 def show(scores: dict[str, Any]) -> None:
     """The table: held-out tasks, from online and from offline context."""
     rows = scores["rows"]
-    tasks = max(row["online"]["tasks"] for name, row in rows.items() if name != DATA)
+    tasks = max(row["online"]["tasks"] for name, row in rows.items() if name != DATA_ROW)
     knows_success = scores["config"]["environment"]["measures_success"]
     measures = {"success": percent, "return": plain} if knows_success else {"return": plain}
     table = Table(

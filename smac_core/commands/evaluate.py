@@ -50,7 +50,7 @@ def evaluate_run(
     if context not in CONTEXTS:
         raise InputError("--context", "name", context, " or ".join(CONTEXTS))
     agent, config, state = load_agent(directory, phase, device=device)
-    config = override_config(config, overrides)
+    usual, config = config.evaluation, override_config(config, overrides)
     chosen = choose_tasks(config, tasks)
     offline = None
     if context != "online":
@@ -91,7 +91,7 @@ def evaluate_run(
                     advance=bar.advance,
                 )
                 results[source] = result.summary()
-                place = evaluation_file(directory, phase, kept_as(source, settings), tasks)
+                place = evaluation_file(directory, phase, kept_as(source, settings, usual), tasks)
                 keep(place, result, config.environment)
                 write_json(place, origin | {source: results[source]})
     finally:
@@ -109,10 +109,17 @@ def evaluation_file(directory: Path, phase: str, context: str, tasks: str = "tes
     return directory / "evaluations" / f"{phase}_{name}_{context}.json"
 
 
-def kept_as(context: str, settings: Evaluation) -> str:
-    """An evaluation's context by name: online, online_stochastic or offline."""
-    stochastic = context == "online" and not settings.deterministic_exploration
-    return STOCHASTIC if stochastic else context
+def kept_as(context: str, settings: Evaluation, usual: Evaluation) -> str:
+    """An evaluation's context by name: online, online_stochastic or offline.
+
+    Exploration with another latent variable than ``usual``, in the run's own configuration, has
+    a name of its own: online_trajectory, one z a trajectory in place of one a step.
+    """
+    if context != "online":
+        return context
+    name = context if settings.deterministic_exploration else STOCHASTIC
+    other = settings.exploration_latent != usual.exploration_latent
+    return f"{name}_{settings.exploration_latent}" if other else name
 
 
 def make_pool(config: Config, workers: int, size: int = 60) -> EnvironmentPool:
@@ -162,12 +169,19 @@ def offline_data(dataset: Dataset, tasks: list[dict[str, Any]]) -> list[TaskData
 def data_scores(tasks: list[TaskData], horizon: int) -> dict[str, Any]:
     """The behaviour policy's return and final success over ``horizon`` steps.
 
+    Of whole trajectories, and of the tasks that have one: a cut one's return is another.
     Success is read off the rewards, as the data keep nothing else: not negative at the last step
     (sparse rewards of -1 and 0, or 0 and 1).
+
+    Raises:
+        InputError: no trajectory is whole.
     """
+    tasks = [data for data in tasks if data.whole_trajectories]
+    if not tasks:
+        raise InputError("the data", "trajectories", "none that is whole", "at least one")
     returns, success = [], []
     for data in tasks:
-        rewards = [data.rewards[rows][:horizon] for rows in data.trajectories]
+        rewards = [data.rewards[rows][:horizon] for rows in data.whole_trajectories]
         returns.append(np.mean([r.sum() for r in rewards]))
         success.append(np.mean([r[-1] >= 0 for r in rewards]))
     report: dict[str, Any] = {

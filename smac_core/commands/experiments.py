@@ -11,7 +11,7 @@ from smac_core.errors import InputError
 from smac_core.figures import COLORS
 from smac_core.phases import ONLINE
 
-DATA = "data"  # the row of the offline data, which no method made
+DATA_ROW = "data"  # the row of the offline data, which no method made
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Method:
     color: str
     algorithm: str = "smac"
     actor: str = "awac"  # updates.actor
+    evaluation: tuple[str, ...] = ()  # what its evaluation changes in the configuration
 
     def config(self, config: Config) -> Config:
         """The domain's configuration with what the method changes in it.
@@ -62,7 +63,17 @@ METHODS = {
         COLORS["test_scenes_true_rewards"],
     ),
     "oracle": Method("online oracle (PEARL)", "pearl", ONLINE, COLORS[ONLINE], algorithm="pearl"),
+    # PEARL practises with one z a trajectory; all others, and the row above, as configured
+    "oracle_trajectory": Method(
+        "oracle, one z a trajectory",
+        "pearl",
+        ONLINE,
+        "#7f7f7f",
+        algorithm="pearl",
+        evaluation=("evaluation.exploration_latent=trajectory",),
+    ),
 }
+ORACLES = tuple(name for name, method in METHODS.items() if method.phase == ONLINE)
 
 # what is gained over what, task by task
 PAIRS = [
@@ -76,6 +87,7 @@ PAIRS = [
     ("true_rewards", "smac"),
     ("test_scenes_true_rewards", "test_scenes"),
     ("oracle", "smac"),
+    ("oracle_trajectory", "smac"),
     ("offline", "meta_bc"),
 ]
 
@@ -102,6 +114,7 @@ FIGURES = {
             "sac_ablation",
             "true_rewards",
             "oracle",
+            "oracle_trajectory",
         ),
     ),
     "fig6": Figure("ant_direction", ("offline", "smac")),
@@ -114,16 +127,21 @@ def choose_methods(figure: str, names: str, config: Config) -> tuple[str, ...]:
     """The methods of a figure, or those ``names`` ("smac,meta_bc"), that a domain can have.
 
     Raises:
-        InputError: a name that is none of the figure's.
+        InputError: a name that is none of the figure's; another actor than the methods' own, under
+            whose names its results would go.
     """
+    if config.updates.actor != "awac":
+        expected = "awac: actor_ablation and sac_ablation are methods of their own"
+        raise InputError("--set or --domain", "updates.actor", config.updates.actor, expected)
     possible = FIGURES[figure].methods
     chosen = [name.strip() for name in names.split(",")] if names else list(possible)
     for name in chosen:
         if name not in possible:
             raise InputError("--methods", "name", name, f"some of {','.join(possible)}")
-    if config.online is None and "oracle" in chosen:
+    oracles = [name for name in chosen if name in ORACLES]
+    if config.online is None and oracles:
         if names:
             expected = "a section online in the domain's configuration: PEARL's schedule"
-            raise InputError("--methods", "oracle", f"none in {config.domain}", expected)
-        chosen.remove("oracle")
+            raise InputError("--methods", oracles[0], f"none in {config.domain}", expected)
+        chosen = [name for name in chosen if name not in ORACLES]
     return tuple(name for name in possible if name in chosen)

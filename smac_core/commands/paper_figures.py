@@ -1,7 +1,8 @@
 """The paper's figures from the metrics and evaluations of finished seeds; nothing is simulated.
 
-For each figure, ``DATA[name]`` gives the rows behind it, which are kept as CSV, and
-``DRAWINGS[name]`` draws these rows and nothing else.
+For each figure, ``ROWS[name]`` gives the rows behind it, which are kept as CSV, and
+``DRAWINGS[name]`` draws nothing else. Figures 5 and 8 draw return and success of theirs; the rest
+is there to be looked up.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from smac_core.commands.experiments import DATA as OFFLINE_DATA
-from smac_core.commands.experiments import FIGURES, METHODS
+from smac_core.commands.experiments import DATA_ROW, FIGURES, METHODS, ORACLES
 from smac_core.commands.tables import measures
 from smac_core.config import parse_config
 from smac_core.data.dataset import Dataset
@@ -25,7 +25,7 @@ from smac_core.figures import (
     plotter,
 )
 from smac_core.phases import ONLINE
-from smac_core.positions import paths, shows_position
+from smac_core.positions import paths
 from smac_core.training.self_supervised import transitions_per_iteration
 
 Rows = list[dict[str, Any]]
@@ -33,7 +33,8 @@ Scores = list[dict[str, Any]]
 
 CURVES = ("return", "success", "exploration_return", "kl", "decoder_error")
 LABELS = {"return": "return", "success": "success (%)"}
-LINES = {OFFLINE_DATA: ":", "meta_bc": "-.", "oracle": "--"}  # what has no self-supervised phase
+# what has no self-supervised phase
+LINES = {DATA_ROW: ":", "meta_bc": "-."} | dict.fromkeys(ORACLES, "--")
 FIG8_COLORS = {"smac": "#4c72b0", "test_scenes": "#c44e52", "test_scenes_true_rewards": "#222222"}
 PHASES = ("offline", "self_supervised")  # before and after, in figures 2, 6 and 7
 TITLES = {"offline": "after the offline phase", "self_supervised": "after self-supervision"}
@@ -44,7 +45,7 @@ TRACE_NAMES = {
     "offline": "adapted to offline context",
     "online": "adapted to online context",
     "exploration": "exploration",
-    "data": "offline data",
+    "data": "offline data (training tasks)",
 }
 
 
@@ -53,22 +54,22 @@ def learning_curves(figure: str, folders: Sequence[Path], scores: Scores) -> Row
     """Held-out results against self-supervised steps, over seeds: mean, deviation and each.
 
     Columns: method, measure, iteration, steps, mean, std, by_seed. What has no self-supervised
-    phase has a row without iteration and steps, of its last checkpoint: a line.
+    phase has a row without iteration and steps, of its last checkpoint: a line. Of all methods that
+    every seed has results of.
+
+    Raises:
+        InputError: a finished phase lacks some of its evaluations.
     """
     rows: Rows = []
     for name in FIGURES[figure].methods:
         method = METHODS[name]
-        if method.phase in ("offline", ONLINE):
+        if method.phase in ("offline", ONLINE) or not all(name in s["rows"] for s in scores):
             continue
         files = [folder / method.run / method.phase / "metrics.csv" for folder in folders]
-        if not all(file.exists() for file in files):
-            continue
         for measure in CURVES:
             if measure == "success" and "success" not in measures(scores):
                 continue
-            series = [load_metrics(file, f"test/{measure}") for file in files]
-            if len({tuple(iterations.tolist()) for iterations, _ in series}) != 1:
-                continue  # evaluated at other times
+            series = [_evaluated(file, f"test/{measure}", scores) for file in files]
             iterations = series[0][0]
             steps = _environment_steps(folders, name, iterations, scores)
             values = np.stack([of_seed for _, of_seed in series])
@@ -77,7 +78,7 @@ def learning_curves(figure: str, folders: Sequence[Path], scores: Scores) -> Row
                 column = values[:, place]
                 rows.append(named | {"steps": int(round(steps[place]))} | _spread(column))
     for name in LINES:
-        if name != OFFLINE_DATA and name not in FIGURES[figure].methods:
+        if name != DATA_ROW and name not in FIGURES[figure].methods:
             continue
         for measure in measures(scores):
             found = [score["rows"].get(name) for score in scores]
@@ -87,12 +88,34 @@ def learning_curves(figure: str, folders: Sequence[Path], scores: Scores) -> Row
     return rows
 
 
+def _evaluated(file: Path, name: str, scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations and values of a metric of a phase that is at its end."""
+    if not file.exists():
+        raise InputError(file, "file", "no such file", "the metrics of a finished phase")
+    settings = scores[0]["config"]["self_supervised"]
+    last, every = settings["iterations"], settings["evaluate_every"]
+    expected = sorted({*range(0, last + 1, every), last})
+    iterations, values = load_metrics(file, name)
+    if iterations.tolist() != expected:
+        found = ", ".join(map(str, iterations.tolist())) or "none"
+        wanted = ", ".join(map(str, expected))
+        wanted += "; with this folder and the phase's evaluations removed the same command makes "
+        wanted += "both again"
+        raise InputError(file, f"iterations of {name}", found, wanted)
+    return iterations, values
+
+
 def _spread(of_seeds: np.ndarray) -> dict[str, Any]:
     return {
         "mean": round(float(of_seeds.mean()), 4),
-        "std": round(float(of_seeds.std()), 4),
+        "std": round(_deviation(of_seeds), 4),
         "by_seed": " ".join(f"{value:.4f}" for value in of_seeds),
     }
+
+
+def _deviation(of_seeds: np.ndarray) -> float:
+    """Standard deviation of the seeds' population, as they estimate it; 0 of a single one."""
+    return float(of_seeds.std(ddof=1)) if len(of_seeds) > 1 else 0.0
 
 
 def _environment_steps(
@@ -140,13 +163,13 @@ def draw_curves(figure: str, rows: Rows, scores: Scores) -> Any:
 
 
 def _label(name: str, scores: Scores) -> str:
-    return scores[0]["rows"][name]["label"] if name == OFFLINE_DATA else METHODS[name].label
+    return scores[0]["rows"][name]["label"] if name == DATA_ROW else METHODS[name].label
 
 
 def _color(figure: str, name: str) -> str:
     if figure == "fig8" and name in FIG8_COLORS:
         return FIG8_COLORS[name]
-    return "#b5a642" if name == OFFLINE_DATA else METHODS[name].color
+    return "#b5a642" if name == DATA_ROW else METHODS[name].color
 
 
 # ------------------------------------------------------------------------- the shift of contexts: 2
@@ -224,7 +247,7 @@ def _over_seeds(rows: Rows) -> tuple[np.ndarray, float]:
     """Mean returns by seed, and their deviation."""
     seeds = dict.fromkeys(row["seed"] for row in rows)
     means = [np.mean([row["return"] for row in rows if row["seed"] == seed]) for seed in seeds]
-    return np.array(means), float(np.std(means))
+    return np.array(means), _deviation(np.array(means))
 
 
 # ------------------------------------------------------------------------------------ traces: 6, 7
@@ -232,16 +255,10 @@ def traces(figure: str, folders: Sequence[Path], scores: Scores) -> Rows:
     """Where the robot went, of the first seed: one trajectory of each held-out task and source.
 
     Columns: phase, source, trajectory, point, x, y (m). Sources: the contexts that it has adapted
-    to; in figure 7 also its own exploration and the offline data.
-
-    Raises:
-        InputError: the domain's observations do not show where the robot is.
+    to; in figure 7 also its own exploration and the offline data, those of training tasks. For
+    domains whose observations show where the robot is.
     """
     config = parse_config(scores[0]["config"], "scores.json")
-    if not shows_position(config.environment):
-        found = f"none in {config.domain}"
-        expected = "a domain whose observations show it: ant_direction, humanoid_direction, sawyer"
-        raise InputError(figure, "position in the plane", found, expected)
     evaluations = load_evaluations(folders[0] / "smac")
     rows: Rows = []
     for phase in PHASES:
@@ -265,15 +282,15 @@ def traces(figure: str, folders: Sequence[Path], scores: Scores) -> Rows:
 
 
 def _offline_paths(data: Path, config: Any) -> np.ndarray:
-    """The first trajectory of each training task's histories, [tasks, length + 1, 2]."""
+    """The first whole trajectory of each training task's histories, [tasks, length + 1, 2]."""
     found = []
-    for task in Dataset.load(data).train[:TRACES]:
-        history = task.history
-        rows = max(history.trajectories, key=lambda part: part.stop - part.start)
+    histories = [task.history for task in Dataset.load(data).train]
+    for history in [one for one in histories if one.whole_trajectories][:TRACES]:
+        rows = history.whole_trajectories[0]
         arrays = (history.observations[rows], history.next_observations[rows])
         present = np.ones((1, len(arrays[0])), bool)
         found.append(paths(config.environment, *(array[None] for array in arrays), present)[0])
-    longest = max(map(len, found))
+    longest = max(map(len, found), default=0)
     padded = np.full((len(found), longest, 2), np.nan, np.float32)
     for place, path in enumerate(found):
         padded[place, : len(path)] = path
@@ -331,7 +348,7 @@ def _seeds(scores: Scores) -> str:
     return f"{len(scores)} seed{'s' if len(scores) > 1 else ''}, scale {scores[0]['scale']}"
 
 
-DATA = {
+ROWS = {
     "fig2": context_shift,
     "fig5": learning_curves,
     "fig6": traces,

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from smac_core.commands.collect import collect_dataset
+from smac_core.checkpoint import load_state
+from smac_core.commands.collect import collect_scripted, dataset_writer, write_recording
 from smac_core.commands.evaluate import (
     CONTEXTS,
     data_scores,
@@ -26,13 +27,13 @@ from smac_core.commands.evaluate import (
     make_pool,
     offline_data,
 )
-from smac_core.commands.experiments import DATA, METHODS, Method
-from smac_core.config import Config, ConfigError, override_config, parse_config
-from smac_core.data.dataset import Dataset
+from smac_core.commands.experiments import DATA_ROW, METHODS, ORACLES, Method
+from smac_core.config import Config, ConfigError, differing, override_config, parse_config
+from smac_core.data.dataset import Dataset, TaskData
 from smac_core.errors import InputError
 from smac_core.folder_lock import locked
 from smac_core.phases import ONLINE
-from smac_core.provenance import command, git_revision
+from smac_core.provenance import command
 from smac_core.tasks import held_out_tasks
 from smac_core.training import self_supervised
 from smac_core.training.environment_pool import EnvironmentPool
@@ -41,12 +42,14 @@ from smac_core.training.offline import train_offline
 from smac_core.training.progress import interruptible
 from smac_core.training.run import Run, write_json
 
+EXPLORATION = ("exploration_latent", "deterministic_exploration")  # settings of an evaluation
+
 
 class Interrupted(Exception):
     """Ctrl-C: the stage has saved; the same command goes on from there."""
 
 
-class Evaluation(NamedTuple):
+class EvaluationJob(NamedTuple):
     """A method's last checkpoint on a set of tasks."""
 
     method: str
@@ -94,16 +97,14 @@ class Pipeline:
         if not path.exists():
             write_json(path, self._settings())
             return
-        found, mine = kept_settings(path), _flat(self._settings())
-        differing = [key for key, value in mine.items() if found.get(key) != value]
-        if differing:
-            more = " ..." if len(differing) > 4 else ""
-            raise InputError(
-                path,
-                "settings",
-                f"another {', '.join(differing[:4])}{more}",
-                "the same ones to go on with it, or another --out",
-            )
+        kept = json.loads(path.read_text())
+        kept["config"] = kept_config(kept["config"], path)
+        others = differing(kept, self._settings())
+        if others:
+            key, found, mine = others[0]
+            more = f" ({len(others) - 1} more differ)" if len(others) > 1 else ""
+            expected = f"{mine}, as asked for{more}: ask for what is there, or give another --out"
+            raise InputError(path, key, found, expected)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -118,18 +119,13 @@ class Pipeline:
         write_json(self.times, before | {name: round(before.get(name, 0.0) + seconds, 1)})
 
     def collect(self) -> None:
-        """Make the offline data."""
-        made = collect_dataset(
-            self.config,
-            self.data,
-            run=self.out / METHODS["oracle"].run if self.from_pearl else None,
-            trajectories=self.trajectories,
-            workers=self.workers,
-            seed=self.seed,
-            device=self.device,
-            quiet=self.quiet,
-        )
-        if made is None:
+        """Make the offline data, by the script or of what PEARL has recorded by now."""
+        writer = dataset_writer(self.config, self.data, seed=self.seed)
+        if self.from_pearl:
+            write_recording(writer, self.online_run())
+            return
+        sizes = (self.trajectories, self.workers, self.seed)
+        if not collect_scripted(self.config, writer, *sizes, self.quiet):
             raise Interrupted
 
     def online_run(self) -> Run:
@@ -162,39 +158,48 @@ class Pipeline:
         begin = Run.resume if begun else self_supervised.begin
         return begin(folder, method.phase, device=self.device, dataset_path=self.data)
 
-    def evaluations(self) -> list[Evaluation]:
+    def evaluations(self) -> list[EvaluationJob]:
         """What is to be evaluated for the table and the figures."""
         tested = bool(Dataset.load(self.data).test)
         jobs = []
         for name in self.methods:
-            learns_offline = METHODS[name].phase != ONLINE
-            jobs.append(Evaluation(name, context="both" if tested and learns_offline else "online"))
+            context = "both" if tested and name not in ORACLES else "online"
+            jobs.append(EvaluationJob(name, "test", context, METHODS[name].evaluation))
             if not self.compares_contexts:
                 continue
             certain, sampled = (f"evaluation.deterministic_exploration={x}" for x in (True, False))
             for tasks, context in (("test", "both" if tested else "online"), ("train", "both")):
-                jobs.append(Evaluation(name, tasks, context, (certain,)))
-                jobs.append(Evaluation(name, tasks, "online", (sampled,)))
+                jobs.append(EvaluationJob(name, tasks, context, (certain,)))
+                jobs.append(EvaluationJob(name, tasks, "online", (sampled,)))
         return jobs
 
-    def missing(self, job: Evaluation) -> bool:
+    def missing(self, job: EvaluationJob) -> bool:
         """Whether an evaluation of a method's last checkpoint is not there."""
-        method = METHODS[job.method]
-        settings = override_config(self.config, list(job.changes)).evaluation
-        return any(
-            self.result(method, kept_as(source, settings), job.tasks) is None
-            for source in CONTEXTS[job.context]
-        )
+        return any(self.result(job, source) is None for source in CONTEXTS[job.context])
 
-    def result(self, method: Method, context: str, tasks: str = "test") -> dict[str, Any] | None:
-        """The summary of an evaluation, if it is there and of the method's last step."""
-        path = evaluation_file(self.out / method.run, method.phase, context, tasks)
+    def result(self, job: EvaluationJob, context: str) -> dict[str, Any] | None:
+        """The summary of an evaluation from ``online`` or ``offline`` context.
+
+        None unless it is there, of the method's last step, and made with this pipeline's seed and
+        protocol: anybody may have evaluated a run otherwise.
+        """
+        method, usual = METHODS[job.method], self.config.evaluation
+        settings = override_config(self.config, list(job.changes)).evaluation
+        name = kept_as(context, settings, usual)
+        path = evaluation_file(self.out / method.run, method.phase, name, job.tasks)
         if not path.exists() or not path.with_suffix(".npz").exists():
             return None
         found = json.loads(path.read_text())
-        if found["step"] != last_step(self.config, method.phase):
-            return None
-        return found["offline" if context == "offline" else "online"]
+        # what an older file does not say was not to be chosen then: it has its default
+        fields = type(settings).model_fields
+        defaults = {key: f.default for key, f in fields.items() if not f.is_required()}
+        protocol = defaults | found["protocol"]
+        wanted = settings.model_dump(mode="json") | {"horizon": self.config.environment.horizon}
+        for key in EXPLORATION if context == "offline" else ():
+            wanted[key] = protocol[key]  # it explores nothing
+        made = (found["step"], found["evaluation_seed"], protocol)
+        same = made == (last_step(self.config, method.phase), self.seed, wanted)
+        return found[context] if same else None
 
     def evaluate(self, pool: EnvironmentPool) -> None:
         """Adapt to tasks wherever a result is missing."""
@@ -223,28 +228,54 @@ class Pipeline:
         data, label = dataset.train, "offline data (training)"
         if dataset.test and not self.from_pearl:  # the script does the same in all tasks
             data, label = offline_data(dataset, held_out_tasks(self.config)), "scripted data"
-        online = kept_as("online", self.config.evaluation)
-        rows: dict[str, Any] = {
-            DATA: {"label": label, "online": data_scores(data, self.config.environment.horizon)}
-        }
+        horizon = self.config.environment.horizon
+        collected = data_scores(data, horizon) | {"by_task": _by_task(data, horizon)}
+        rows: dict[str, Any] = {DATA_ROW: {"label": label, "online": collected}}
         for name, method in METHODS.items():
-            kept = {"online": online, "offline": "offline"}
-            found = {context: self.result(method, name) for context, name in kept.items()}
+            job = EvaluationJob(name, changes=method.evaluation)
+            found = {context: self.result(job, context) for context in CONTEXTS["both"]}
             found = {context: result for context, result in found.items() if result}
             if found:
                 rows[name] = {"label": method.label} | found
+        path = self.out / "scores.json"
+        before = json.loads(path.read_text()) if path.exists() else {}
+        commands = before.get("commands") or [before[key] for key in ("command",) if key in before]
         scores = {
             "seed": self.seed,
             "scale": self.config.scale,
-            "command": command(),
-            "commit": git_revision(),
+            "commands": list(dict.fromkeys([*commands, command()])),
+            "stages": self.stages(dataset, rows),
             "data": dataset.summary()["splits"]["train"],
             "seconds": json.loads(self.times.read_text()),
             "rows": rows,
             "config": self.config.model_dump(mode="json"),
         }
-        write_json(self.out / "scores.json", scores)
+        write_json(path, scores)
         return scores
+
+    def stages(self, dataset: Dataset, rows: dict[str, Any]) -> dict[str, dict[str, list[str]]]:
+        """Commits and commands by stage, as the files that it made tell them.
+
+        The data; each run of ``rows`` as it began and each of their phases as it was last saved;
+        the runs' evaluations.
+        """
+        found: dict[str, dict[str, list[str]]] = {}
+
+        def add(stage: str, origin: dict[str, Any]) -> None:
+            known = found.setdefault(stage, {"commits": [], "commands": []})
+            for values, kind in ((known["commits"], "commit"), (known["commands"], "command")):
+                if origin[kind] not in values:
+                    values.append(origin[kind])
+
+        add("offline data", {"commit": dataset.git, "command": dataset.command})
+        for method in (METHODS[name] for name in rows if name != DATA_ROW):
+            folder = self.out / method.run
+            add(method.run, json.loads((folder / "run.json").read_text()))
+            phase = load_state(folder / method.phase / "checkpoints")
+            add(f"{method.run}/{method.phase}", phase)
+            for path in sorted((folder / "evaluations").glob(f"{method.phase}_*.json")):
+                add(f"{method.run}/evaluations", json.loads(path.read_text()))
+        return found
 
 
 def last_step(config: Config, phase: str) -> int:
@@ -254,24 +285,28 @@ def last_step(config: Config, phase: str) -> int:
     return (config.online if phase == ONLINE else config.self_supervised).iterations
 
 
-def kept_settings(path: Path) -> dict[str, Any]:
-    """A pipeline.json with dotted keys; what the configuration knew not then has its default."""
-    found = json.loads(path.read_text())
+def _by_task(tasks: list[TaskData], horizon: int) -> dict[str, dict[str, Any]]:
+    """The data's scores by the task's number, of tasks that have a whole trajectory."""
+    found = {}
+    for number, task in enumerate(tasks):
+        if task.whole_trajectories:
+            scores = data_scores([task], horizon)
+            (behavior,) = scores["by_behavior"]
+            means = {measure: scores[measure]["mean"] for measure in ("return", "success")}
+            found[str(number)] = {"behavior": behavior} | means
+    return found
+
+
+def kept_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A configuration as a file has kept it; what there was not to be set then has its default.
+
+    Raises:
+        InputError: it has what this version does not know.
+    """
     try:
-        found["config"] = parse_config(found["config"], str(path)).model_dump(mode="json")
+        return parse_config(config, str(path)).model_dump(mode="json")
     except ConfigError as error:
         raise InputError(path, "config", error, "this version's; another --out") from None
-    return _flat(found)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dictionary with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-        )
-    return flat
 
 
 @contextmanager
@@ -312,7 +347,7 @@ def run(pipelines: Sequence[Pipeline]) -> list[dict[str, Any]]:
             if method.phase not in ("offline", ONLINE):
                 name = f"second phase of {method.run}: {method.phase}"
                 stage(name, pipelines, _self_train, pipelines, method, pool)
-        if "oracle" in first.methods:
+        if any(name in ORACLES for name in first.methods):
             stopped = first.config.online.iterations
             stage("the online oracle, PEARL", pipelines, _meta_train, pipelines, pool, stopped)
         for pipeline in pipelines:

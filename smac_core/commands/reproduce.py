@@ -4,30 +4,24 @@ OUT/DOMAIN_SCALE/seed_0, seed_1 ...  one pipeline each (data seeds too), shared 
 RESULTS/table.csv, differences.csv   one row a method, context and behaviour; what is gained
 RESULTS/table.md                     both for readers
 RESULTS/fig5.png, .svg, .csv         a figure and what it draws
-RESULTS/experiment.json              commands, seeds, commits, machine and time behind them
+RESULTS/experiment.json              commands, seeds, commits by stage, machine and time
 """
 
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from smac_core.commands.experiments import FIGURES, choose_methods
-from smac_core.commands.paper_figures import DATA, DRAWINGS
-from smac_core.commands.pipeline import Pipeline, claimed, run
-from smac_core.commands.tables import (
-    differences,
-    load,
-    markdown,
-    measures,
-    oracle_share,
-    table,
-    write_csv,
-)
-from smac_core.config import Config
+from smac_core.commands import tables
+from smac_core.commands.evaluate import CONTEXTS
+from smac_core.commands.experiments import FIGURES, METHODS, choose_methods
+from smac_core.commands.paper_figures import DRAWINGS, ROWS
+from smac_core.commands.pipeline import EvaluationJob, Pipeline, claimed, kept_config, run
+from smac_core.config import Config, differing
 from smac_core.errors import InputError
 from smac_core.figures import save
 from smac_core.folder_lock import locked
@@ -63,7 +57,9 @@ def reproduce(
         Interrupted: Ctrl-C, or the time is up; the same call goes on.
     """
     if figure in ("fig6", "fig7") and not shows_position(config.environment):
-        raise InputError("--domain", figure, config.domain, "one whose observations show positions")
+        found = f"none in {config.domain}"
+        expected = "a domain whose observations show it: ant_direction, humanoid_direction, sawyer"
+        raise InputError(figure, "position in the plane", found, expected)
     chosen = choose_methods(figure, methods, config)
     compares = FIGURES[figure].compares_contexts
     pipelines = [
@@ -76,6 +72,10 @@ def reproduce(
             for scores in run(pipelines[first : first + at_once]):
                 finished(scores)
             write_results(figure, chosen, base, config, place)
+    lacking = left_out(base, (), config)
+    for name, reason in (left_out(base, chosen, config, compares) | lacking).items():
+        of = f"the tables and {figure}" if name in lacking else figure
+        pipelines[0].announce(f"{name} is left out of {of}: {reason}")
     return place
 
 
@@ -85,17 +85,25 @@ def write_results(
     """Tables of all seeds, and a figure of those that have finished its methods: their folders.
 
     Each file is replaced at once, so that a reader never sees half of one; processes that finish
-    together take turns.
+    together take turns. The tables are there also where the figure cannot be drawn.
     """
     with locked(base, wait=True):
         folders = complete(base, methods, config, FIGURES[figure].compares_contexts)
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=results, prefix=".") as temporary:
-            _write_tables(complete(base, (), config), Path(temporary))
-            _draw(figure, folders, Path(temporary))
-            for path in sorted(Path(temporary).iterdir()):
-                os.replace(path, results / path.name)
+        with _replacing(results) as temporary:
+            _write_tables(base, config, temporary)
+        with _replacing(results) as temporary:
+            _draw(figure, folders, temporary)
     return folders
+
+
+@contextmanager
+def _replacing(results: Path) -> Iterator[Path]:
+    """A new folder, whose files go to ``results`` when they are all there."""
+    results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=results, prefix=".") as temporary:
+        yield Path(temporary)
+        for path in sorted(Path(temporary).iterdir()):
+            os.replace(path, results / path.name)
 
 
 def complete(
@@ -105,16 +113,49 @@ def complete(
 
     ``compares_contexts``: also those evaluations that figure 2 needs.
     """
-    wanted = config.model_dump(mode="json")
-    found = []
-    for path in sorted(base.glob("seed_*/scores.json"), key=lambda path: _seed(path.parent)):
-        scores = json.loads(path.read_text())
-        if scores["config"] != wanted or not set(methods) <= scores["rows"].keys():
-            continue
-        seed = Pipeline(path.parent, config, scores["seed"], tuple(methods), compares_contexts)
-        if not compares_contexts or not any(map(seed.missing, seed.evaluations())):
-            found.append(path.parent)
-    return found
+    lacking = left_out(base, methods, config, compares_contexts)
+    return [folder for folder in _scored(base) if folder.name not in lacking]
+
+
+def left_out(
+    base: Path, methods: Sequence[str], config: Config, compares_contexts: bool = False
+) -> dict[str, str]:
+    """The seeds with scores that are not ``complete``, by folder: why."""
+    arguments = (tuple(methods), config, compares_contexts)
+    reasons = {folder.name: _lacks(folder, *arguments) for folder in _scored(base)}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _lacks(
+    folder: Path, methods: tuple[str, ...], config: Config, compares_contexts: bool
+) -> str:
+    path = folder / "scores.json"
+    scores = json.loads(path.read_text())
+    try:
+        found = kept_config(scores["config"], path)
+    except InputError as error:
+        return str(error)
+    others = differing(found, config.model_dump(mode="json"))
+    if others:
+        key, is_there, wanted = others[0]
+        return f"it has {key} {is_there}, not {wanted}"
+    missing = [name for name in methods if name not in scores["rows"]]
+    if missing:
+        return f"no results yet of {', '.join(missing)}"
+    seed = Pipeline(folder, config, scores["seed"], methods, compares_contexts)
+    for name in scores["rows"].keys() & METHODS.keys():
+        job = EvaluationJob(name, changes=METHODS[name].evaluation)
+        for context in scores["rows"][name].keys() & set(CONTEXTS["both"]):
+            if seed.result(job, context) is None:
+                return f"{name} has been evaluated otherwise since; run the seed again"
+    if compares_contexts and any(map(seed.missing, seed.evaluations())):
+        return "evaluations are missing; run it for this figure"
+    return ""
+
+
+def _scored(base: Path) -> list[Path]:
+    """Seeds' folders with scores, in the order of their numbers."""
+    return sorted((path.parent for path in base.glob("seed_*/scores.json")), key=_seed)
 
 
 def _seed(folder: Path) -> int:
@@ -127,25 +168,28 @@ def _scores(folders: list[Path]) -> list[dict[str, Any]]:
 
 def _draw(figure: str, folders: list[Path], out: Path) -> None:
     scores = _scores(folders)
-    drawn = DATA[figure](figure, folders, scores)
-    write_csv(out / f"{figure}.csv", drawn)
+    drawn = ROWS[figure](figure, folders, scores)
+    tables.write_csv(out / f"{figure}.csv", drawn)
     save(DRAWINGS[figure](figure, drawn, scores), out / figure)
 
 
-def _write_tables(folders: list[Path], out: Path) -> None:
+def _write_tables(base: Path, config: Config, out: Path) -> None:
+    folders = complete(base, (), config)
     scores = _scores(folders)
-    found = load(folders, scores)
-    rows, gains = table(found, scores), differences(found, measures(scores))
-    share = oracle_share(found)
-    write_csv(out / "table.csv", rows)
-    write_csv(out / "differences.csv", gains)
-    (out / "table.md").write_text(markdown(rows, gains, share))
+    found = tables.load(folders, scores)
+    rows = tables.table(found, scores)
+    gains = tables.differences(found, tables.measures(scores))
+    share = tables.oracle_share(found)
+    tables.write_csv(out / "table.csv", rows)
+    tables.write_csv(out / "differences.csv", gains)
+    (out / "table.md").write_text(tables.markdown(rows, gains, share))
     write_json(
         out / "experiment.json",
         {
-            "commands": [score["command"] for score in scores],
+            "commands": [score.get("commands") or [score["command"]] for score in scores],
             "seeds": [score["seed"] for score in scores],
-            "commits": sorted({score["commit"] for score in scores}),
+            "left out": left_out(base, (), config),
+            "commits": _commits(scores),
             "scale": scores[0]["scale"],
             "machine": {"processor": processor(), "cores": os.cpu_count()},
             "seconds": [score["seconds"] for score in scores],
@@ -154,6 +198,16 @@ def _write_tables(folders: list[Path], out: Path) -> None:
             "config": scores[0]["config"],
         },
     )
+
+
+def _commits(scores: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """Of all seeds by stage; scores that an earlier version wrote tell only who wrote them."""
+    found: dict[str, list[str]] = {}
+    for score in scores:
+        stages = score.get("stages") or {"scores": {"commits": [score["commit"]]}}
+        for stage, made in stages.items():
+            found[stage] = sorted({*found.get(stage, []), *made["commits"]})
+    return found
 
 
 def processor() -> str:

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from smac_core.commands.experiments import DATA, METHODS, PAIRS
-from smac_core.figures import CONTEXTS, load_evaluations
+from smac_core.commands.evaluate import evaluation_file, kept_as
+from smac_core.commands.experiments import DATA_ROW, METHODS, ORACLES, PAIRS
+from smac_core.config import override_config, parse_config
+from smac_core.figures import CONTEXTS
 from smac_core.intervals import interval
 from smac_core.phases import ONLINE
 
 COLUMNS = ["method", "context", "behavior", "tasks", "seeds"]
 ARRAYS = {"success": "success", "return": "returns"}  # of an evaluation, by measure
+LOADED = (*ARRAYS.values(), "kl", "decoder_error", "behaviors")
 
 # an evaluation's arrays by method and context, then by seed
 Found = dict[tuple[str, str], dict[int, dict[str, np.ndarray]]]
@@ -31,14 +34,16 @@ def measures(scores: list[dict[str, Any]]) -> list[str]:
 
 def load(folders: Sequence[Path], scores: list[dict[str, Any]]) -> Found:
     """Arrays of the evaluations on held-out tasks, of each method, context and finished seed."""
-    stochastic = not scores[0]["config"]["evaluation"]["deterministic_exploration"]
+    config = parse_config(scores[0]["config"], "scores.json")
     found: Found = {}
     for name, method in METHODS.items():
+        settings = override_config(config, list(method.evaluation)).evaluation
         for folder, score in zip(folders, scores, strict=True):
-            evaluations = load_evaluations(folder / method.run)
             for context in score["rows"].get(name, {}).keys() & set(CONTEXTS):
-                kept = "online_stochastic" if stochastic and context == "online" else context
-                of_seed = evaluations[method.phase, kept]
+                kept = kept_as(context, settings, config.evaluation)
+                path = evaluation_file(folder / method.run, method.phase, kept)
+                with np.load(path.with_suffix(".npz")) as arrays:
+                    of_seed = {array: arrays[array] for array in LOADED}
                 found.setdefault((name, context), {})[score["seed"]] = of_seed
     return dict(sorted(found.items(), key=lambda item: _order(*item[0])))
 
@@ -49,17 +54,7 @@ def _order(name: str, context: str) -> tuple[int, int]:
 
 def table(found: Found, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and 95 % interval of every method, context and behaviour."""
-    rows = []
-    data = [score["rows"][DATA]["online"] for score in scores]
-    for behavior in dict.fromkeys(["all", *data[0]["by_behavior"]]):
-        cells = [d if behavior == "all" else d["by_behavior"][behavior] for d in data]
-        label = scores[0]["rows"][DATA]["label"]
-        row = _named(label, "-", behavior, cells[0]["tasks"], len(scores))
-        for measure in measures(scores):
-            row[measure] = round(float(np.mean([c[measure]["mean"] for c in cells])), 4)
-            half = [c[measure]["half_width_95"] or 0.0 for c in cells]
-            row[f"{measure}_95"] = round(float(np.mean(half)), 4)
-        rows.append(row)
+    rows = _data_rows(scores)
     for (name, context), by_seed in found.items():
         results = list(by_seed.values())
         behaviors = results[0]["behaviors"]
@@ -73,6 +68,31 @@ def table(found: Found, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 error = np.mean([r["decoder_error"][mine].mean() for r in results])
                 row["decoder_error"] = round(float(error), 4)
             rows.append(row)
+    return rows
+
+
+def _data_rows(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The offline data's own, over the tasks that every seed has a whole trajectory of.
+
+    Scores that an earlier version wrote do not tell tasks apart: no interval is known.
+    """
+    rows = []
+    data = [score["rows"][DATA_ROW]["online"] for score in scores]
+    label = scores[0]["rows"][DATA_ROW]["label"]
+    told = [d.get("by_task", {}) for d in data]
+    common = [number for number in told[0] if all(number in tasks for tasks in told)]
+    for behavior in dict.fromkeys(["all", *data[0]["by_behavior"]]):
+        mine = [n for n in common if behavior in ("all", told[0][n]["behavior"])]
+        cells = [d if behavior == "all" else d["by_behavior"][behavior] for d in data]
+        row = _named(label, "-", behavior, len(mine) or cells[0]["tasks"], len(scores))
+        for measure in measures(scores):
+            if mine:
+                by_seed = np.array([[tasks[n][measure] for n in mine] for tasks in told])
+                row |= measured(measure, by_seed)
+            else:
+                mean = float(np.mean([cell[measure]["mean"] for cell in cells]))
+                row |= {measure: round(mean, 4), f"{measure}_95": None}
+        rows.append(row)
     return rows
 
 
@@ -104,24 +124,30 @@ def _by_task(results: list[dict[str, np.ndarray]], measure: str) -> np.ndarray:
 def oracle_share(found: Found) -> dict[str, Any] | None:
     """SMAC's share of what the online oracle gains in return over the offline phase.
 
-    From online context, of means over seeds and tasks: 1 is as good as the oracle. None where one
-    of the three is missing, or the oracle gains nothing.
+    From online context, of means over seeds and tasks: 1 is as good as the oracle, whose better
+    row it is. None where one of the three is missing, or the oracle gains nothing.
     """
-    sides = [found.get((name, "online"), {}) for name in ("offline", "smac", "oracle")]
+    evaluated = {name: len(found.get((name, "online"), {})) for name in ORACLES}
+    most = max(evaluated.values())  # seeds; not all may have the second row
+    names = ["offline", "smac", *(name for name in ORACLES if evaluated[name] == most)]
+    sides = [found.get((name, "online"), {}) for name in names]
     seeds = [seed for seed in sides[0] if all(seed in side for side in sides)]
     if not seeds:
         return None
-    offline, smac, oracle = (
+    offline, smac, *oracles = (
         _by_task([side[seed] for seed in seeds], "return").mean(1) for side in sides
     )
+    best = int(np.argmax([oracle.mean() for oracle in oracles]))
+    label, oracle = METHODS[names[2 + best]].label, oracles[best]
     gain = float(oracle.mean() - offline.mean())
     if gain <= 0:
         return None
     by_seed = [
-        round(float((s - o) / (best - o)), 3) if best > o else None
-        for o, s, best in zip(offline, smac, oracle, strict=True)
+        round(float((s - o) / (most - o)), 3) if most > o else None
+        for o, s, most in zip(offline, smac, oracle, strict=True)
     ]
-    return {"share": round(float(smac.mean() - offline.mean()) / gain, 3), "by_seed": by_seed}
+    share = round(float(smac.mean() - offline.mean()) / gain, 3)
+    return {"oracle": label, "share": share, "by_seed": by_seed}
 
 
 def markdown(
@@ -133,8 +159,9 @@ def markdown(
 
     def cell(row: dict[str, Any], measure: str) -> str:
         factor, digits, unit = (100, 0, " %") if measure == "success" else (1, 1, "")
-        mean, half = factor * row[measure], factor * row[f"{measure}_95"]
-        return f"{mean:.{digits}f} ± {half:.{digits}f}{unit}"
+        half = row[f"{measure}_95"]
+        error = "" if half is None else f" ± {factor * half:.{digits}f}"
+        return f"{factor * row[measure]:.{digits}f}{error}{unit}"
 
     names = [name.replace("_", " ") for name in behaviors]
     lines = _header("method", "context", "seeds", *shown, *names)
@@ -156,18 +183,22 @@ def markdown(
         seeds = ", ".join("-" if s is None else f"{s:.2f}" for s in share["by_seed"])
         lines += [
             "",
-            "SMAC's share of the online oracle's gain over the offline phase, in return and from "
-            f"online context: {share['share']:.2f} (by seed: {seeds}).",
+            f"SMAC's share of the oracle's gain ({share['oracle']}) over the offline phase, in "
+            f"return and from online context: {share['share']:.2f} (by seed: {seeds}).",
         ]
     return "\n".join(lines) + "\n"
 
 
-def measured(name: str, by_seed: np.ndarray) -> dict[str, float | str]:
-    """Mean, half-width of the 95 % interval over tasks, and means by seed, of [seeds, tasks]."""
+def measured(name: str, by_seed: np.ndarray) -> dict[str, float | str | None]:
+    """Mean, half-width of the 95 % interval over tasks, and means by seed, of [seeds, tasks].
+
+    A single task has no interval: None.
+    """
     found = interval(by_seed.mean(0))
-    half = found["half_width_95"] or 0.0
+    half = found["half_width_95"]
+    half = None if half is None else round(half, 4)
     seeds = " ".join(f"{value:.3f}" for value in by_seed.mean(1))
-    return {name: round(found["mean"], 4), f"{name}_95": round(half, 4), f"{name}_by_seed": seeds}
+    return {name: round(found["mean"], 4), f"{name}_95": half, f"{name}_by_seed": seeds}
 
 
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

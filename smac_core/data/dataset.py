@@ -29,11 +29,14 @@ its array ``rewards``                   [N] float32        r_t
 its array ``next_observations``         [N, ds] float32    s_{t+1}
 its array ``terminals``                 [N] bool           the task ended here, for good
 its array ``timeouts``                  [N] bool           the trajectory ended here, by the clock
+its attribute ``cut``                   2 bools, optional  see below; absent: neither
 its group ``context``                   group, optional    the same arrays: the task's histories
 ======================================  =================  =======================================
 
 The arrays carry D4RL's names. Rows are in time order, trajectories one after the other; a
 trajectory ends where ``terminals`` or ``timeouts`` is true, so the last row of a task has one.
+``cut`` says whether the first trajectory lacks its beginning and whether the last lacks its end, as
+where the rows are a part of a buffer: such a trajectory's return is not the policy's.
 Actor and critic learn from a task's own arrays. Its histories, from which the task is inferred,
 are drawn from ``context`` where there is one (PEARL's encoder buffer), else from the same arrays.
 Strings are UTF-8 of fixed length; the reader also takes variable length.
@@ -90,6 +93,7 @@ class TaskData:
             trajectory) is counted in :meth:`Dataset.summary`.
         split: ``"train"`` or ``"test"``.
         context: the transitions that histories are drawn from, where they are others than these.
+        cut: whether the first trajectory lacks its beginning, and the last its end.
     """
 
     observations: Floats
@@ -101,6 +105,7 @@ class TaskData:
     task: dict[str, Any] = field(default_factory=dict)
     split: str = "train"
     context: TaskData | None = None
+    cut: tuple[bool, bool] = (False, False)
 
     @property
     def history(self) -> TaskData:
@@ -119,9 +124,15 @@ class TaskData:
         return [slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True)]
 
     @property
+    def whole_trajectories(self) -> list[slice]:
+        """``trajectories`` without a first or last one that is ``cut``."""
+        found, (first, last) = self.trajectories, self.cut
+        return found[int(first) : len(found) - int(last)]
+
+    @property
     def returns(self) -> NDArray[np.float64]:
-        """[number of trajectories] undiscounted sum of rewards of each trajectory."""
-        return np.array([self.rewards[s].sum(dtype=np.float64) for s in self.trajectories])
+        """[number of whole trajectories] undiscounted sum of rewards of each of them."""
+        return np.array([self.rewards[s].sum(dtype=np.float64) for s in self.whole_trajectories])
 
 
 class DatasetWriter:
@@ -303,6 +314,8 @@ def _write_arrays(group: h5py.Group, data: TaskData) -> None:
             shuffle=True,
             fletcher32=True,
         )
+    if any(data.cut):
+        group.attrs["cut"] = np.array(data.cut)
 
 
 class _Stream:
@@ -446,10 +459,10 @@ class Dataset:
         """What the file holds, as a JSON-able dictionary.
 
         ``splits`` has, per split, the number of tasks, transitions and trajectories, transitions
-        that are kept for histories alone, mean and standard deviation of the trajectories' returns
-        and, where the rewards are sparse (at most two values in the whole file), the share of
-        successful steps and of trajectories whose last step is successful: reward 0 of {-1, 0}, or
-        1 of {0, 1}; ``None`` otherwise.
+        that are kept for histories alone, mean and standard deviation of the whole trajectories'
+        returns (``None`` where none is whole) and, where the rewards are sparse (at most two values
+        in all the file), the share of successful steps and of whole trajectories whose last step is
+        successful: reward 0 of {-1, 0}, or 1 of {0, 1}; ``None`` otherwise.
         ``observations`` has name, unit, minimum, mean and maximum per dimension, and ``behaviors``
         the number of trajectories of each behaviour where the tasks tell.
         """
@@ -496,15 +509,17 @@ def _split_summary(tasks: list[TaskData], threshold: float | None) -> dict[str, 
         "rewarded_steps": None,
         "rewarded_at_end": None,
     }
-    if tasks:
+    whole = any(task.whole_trajectories for task in tasks)
+    if whole:
         returns = np.concatenate([task.returns for task in tasks])
         summary["return_mean"] = float(returns.mean())
         summary["return_std"] = float(returns.std())
-        if threshold is not None:
-            hits = [task.rewards >= threshold for task in tasks]
-            last = [hit[task.terminals | task.timeouts] for hit, task in zip(hits, tasks)]  # noqa: B905
-            summary["rewarded_steps"] = float(np.concatenate(hits).mean())
-            summary["rewarded_at_end"] = float(np.concatenate(last).mean())
+    if tasks and threshold is not None:
+        hits = np.concatenate([task.rewards for task in tasks]) >= threshold
+        summary["rewarded_steps"] = float(hits.mean())
+    if whole and threshold is not None:
+        last = [task.rewards[rows.stop - 1] for task in tasks for rows in task.whole_trajectories]
+        summary["rewarded_at_end"] = float((np.array(last) >= threshold).mean())
     return summary
 
 
@@ -586,6 +601,10 @@ def _checked(path: Path, where: str, data: TaskData, attributes: dict[str, Any])
     if rows < 1:
         found = f"shape {np.shape(data.rewards)}"
         raise DatasetError(path, f"{where}/rewards", found, "shape (N,) with N at least 1")
+    cut = tuple(data.cut) if np.shape(data.cut) == (2,) else ()
+    if not cut or not all(isinstance(value, bool | np.bool_) for value in cut):
+        why = "two truth values: whether the first trajectory is cut, and the last"
+        raise DatasetError(path, f"{where}/cut", repr(data.cut), why)
     ds, da = len(attributes["observation_names"]), len(attributes["action_names"])
     widths = {"observations": (ds,), "next_observations": (ds,), "actions": (da,)}
     arrays: dict[str, Any] = {}
@@ -628,7 +647,8 @@ def _checked(path: Path, where: str, data: TaskData, attributes: dict[str, Any])
     context = data.context
     if context is not None:
         context = _checked(path, f"{where}/context", replace(context, context=None), attributes)
-    return TaskData(**arrays, task=data.task, split=data.split, context=context)
+    cut = (bool(cut[0]), bool(cut[1]))
+    return TaskData(**arrays, task=data.task, split=data.split, context=context, cut=cut)
 
 
 def _task_text(path: Path, where: str, task: object) -> str:
@@ -766,6 +786,8 @@ def _read_arrays(path: Path, group: h5py.Group | h5py.Dataset, where: str) -> di
             raise DatasetError(path, f"{where}/{array}", "nothing", "an array of this name")
         with _damage_reported(path, f"{where}/{array}"):
             arrays[array] = node[()]
+    with _damage_reported(path, f"{where}/cut"):
+        arrays["cut"] = group.attrs.get("cut", (False, False))
     return arrays
 
 

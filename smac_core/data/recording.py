@@ -6,7 +6,6 @@ dataset will have is kept beside it from the start, and no more than that.
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,11 +13,14 @@ from smac_core.config import PearlCollection
 from smac_core.data.dataset import TaskData
 from smac_core.data.replay import Layout
 
+TIMED_OUT, BEGINS_LATE, ENDS_EARLY = 1, 2, 4  # bits of a row's last number
+
 
 class Recording:
     """The transitions of each training task that become data, and later those of held-out tasks.
 
-    A row is a replay's and one more number, 1 where the clock ended the trajectory.
+    A row is a replay's and one more number, the sum of what holds of it: the clock ended the
+    trajectory here (1), rows of its trajectory before it were left out (2) or ones after it (4).
 
     Args:
         collection: which part of the RL buffer, and how many transitions of each.
@@ -44,14 +46,12 @@ class Recording:
         if self.complete:
             return
         parts, trajectory = self.rows["train"][task], _ended(trajectory)
-        size = self.collection.rl_transitions
-        if self.collection.rl_part == "first":
-            parts["rl"] = _cut(torch.cat([parts["rl"], trajectory[: size - len(parts["rl"])]]))
-        else:
-            parts["rl"] = torch.cat([parts["rl"], trajectory])[-size:]
+        part = _first if self.collection.rl_part == "first" else _last
+        rows = torch.cat([parts["rl"], trajectory])
+        parts["rl"] = part(rows, self.collection.rl_transitions)
         if exploration and self.collection.context_transitions:
-            context = torch.cat([parts["context"], trajectory])
-            parts["context"] = context[-self.collection.context_transitions :]
+            rows = torch.cat([parts["context"], trajectory])
+            parts["context"] = _last(rows, self.collection.context_transitions)
 
     def finish(self, held_out: list[tuple[list[Tensor], list[Tensor]]]) -> None:
         """Take in the held-out tasks' exploration and adapted trajectories [L, width] each, raw."""
@@ -71,11 +71,13 @@ class Recording:
         context = TaskData(**parts["context"], split=split) if "context" in parts else None
         return TaskData(**parts["rl"], task=task, split=split, context=context)
 
-    def _columns(self, rows: Tensor) -> dict[str, np.ndarray]:
+    def _columns(self, rows: Tensor) -> dict[str, Any]:
         batch = self.layout.unpack(rows[:, :-1])
         arrays = {name: getattr(batch, name).contiguous().numpy() for name in batch._fields}
         arrays["terminals"] = arrays["terminals"] > 0
-        return arrays | {"timeouts": rows[:, -1].numpy() > 0}
+        marks = rows[:, -1].numpy().astype(int)
+        cut = (bool(marks[0] & BEGINS_LATE), bool(marks[-1] & ENDS_EARLY))
+        return arrays | {"timeouts": marks & TIMED_OUT > 0, "cut": cut}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, list[list[int]]]]:
         """What a checkpoint keeps: all rows, and how many each task has of both parts."""
@@ -97,12 +99,28 @@ class Recording:
 
 def _ended(trajectory: Tensor) -> Tensor:
     """Rows [L, width] with one more column: the last one timed out unless it is terminal."""
-    timeouts = torch.zeros(len(trajectory), 1)
-    return _cut(torch.cat([trajectory.float().cpu(), timeouts], -1))
-
-
-def _cut(rows: Tensor) -> Tensor:
-    """The rows [n, width + 1], the last of which ends a trajectory."""
-    if len(rows) and not rows[-1, -2]:
-        rows[-1, -1] = 1.0
+    rows = torch.cat([trajectory.float().cpu(), torch.zeros(len(trajectory), 1)], -1)
+    if len(rows) and not _ends(rows[-1]):
+        rows[-1, -1] = TIMED_OUT
     return rows
+
+
+def _ends(row: Tensor) -> bool:
+    """Whether a row [width + 1] is the last of a trajectory."""
+    return bool(row[-2] > 0) or bool(int(row[-1]) & TIMED_OUT)
+
+
+def _first(rows: Tensor, size: int) -> Tensor:
+    """The first rows [size, width + 1]; the last of them ends a trajectory, if need be cut."""
+    kept = rows[:size]
+    if len(rows) > size and not _ends(kept[-1]):
+        kept[-1, -1] += TIMED_OUT + ENDS_EARLY
+    return kept
+
+
+def _last(rows: Tensor, size: int) -> Tensor:
+    """The last rows [size, width + 1]; the first of them tells whether its trajectory is cut."""
+    kept = rows[-size:]
+    if len(rows) > size and not _ends(rows[-size - 1]):
+        kept[0, -1] += BEGINS_LATE
+    return kept

@@ -4,8 +4,9 @@ import importlib
 import multiprocessing
 import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from typing import Any
 
 import gymnasium
@@ -54,16 +55,20 @@ def collect(
 
 @contextmanager
 def worker_processes(workers: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes to collect in, ended afterwards; none of their own for one worker or fewer."""
+    """Processes to collect in, ended afterwards; none of their own for one worker or fewer.
+
+    What they have not finished by then, they leave after the trajectory that they are at.
+    """
     if workers <= 1:
         yield None
         return
-    executor = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
-    )
+    context = multiprocessing.get_context("spawn")
+    over = context.Event()
+    executor = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(over,))
     try:
         yield executor
     finally:
+        over.set()
         executor.shutdown(cancel_futures=True)
 
 
@@ -88,6 +93,8 @@ def collect_task(
     terminals, timeouts = np.zeros((2, size), bool)
     row = 0
     for episode_seed in episode_seeds:
+        if _over is not None and _over.is_set():
+            raise CancelledError
         observation, _ = env.reset(seed=episode_seed, options={"task": task})
         behavior.reset()
         for step in range(length):
@@ -115,5 +122,10 @@ def make_policy(name: str, kwargs: dict[str, Any], env: gymnasium.Env, seed: int
     return getattr(importlib.import_module(module), class_name)(env, seed=seed, **kwargs)
 
 
-def _ignore_interrupts() -> None:
+_over: Event | None = None  # of a worker: set where nobody waits for its work any more
+
+
+def _begin_worker(over: Event) -> None:
+    global _over
+    _over = over
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle

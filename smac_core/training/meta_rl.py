@@ -5,18 +5,22 @@ domains (appendix C.2); at ``online.iterations`` it is the online oracle. What b
 recorded until the former and then left alone, so that going on changes nothing in the data.
 """
 
+import json
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from smac_core.config import Config
+from smac_core.algorithms.pearl import schedule
+from smac_core.config import Config, differing
 from smac_core.data.recording import Recording
 from smac_core.data.replay import Layout
 from smac_core.errors import InputError
+from smac_core.folder_lock import locked
 from smac_core.networks import Gaussian
 from smac_core.phases import ONLINE
 from smac_core.tasks import held_out_tasks, training_tasks
@@ -33,30 +37,41 @@ from smac_core.training.updates import Updates
 def open_run(directory: Path, config: Config, *, seed: int, device: str) -> Run:
     """Begin a PEARL run in a new folder, or go on with the one there, which may be given longer.
 
+    Its arithmetic (``config.execution``) may change on the way.
+
     Raises:
         InputError: the folder holds another run, or one of other settings; the domain has no
             section ``online``.
     """
-    if config.online is None:
-        raise InputError(config.domain, "online", "no such section", "PEARL's schedule")
+    online = schedule(config)
     if not (directory / "run.json").exists():
         return Run.create(directory, config, None, algorithm="pearl", seed=seed, device=device)
     if not (directory / ONLINE / "checkpoints" / "latest").exists():
         raise InputError(directory, "run.json", "another run", "a PEARL run, or a new folder")
-    longer = [f"online.iterations={config.online.iterations}"]
-    run = Run.resume(directory, ONLINE, device=device, overrides=longer)
-    differing = [] if run.seed == seed else ["seed"]
-    asked, found = (one.model_dump(exclude={"execution"}) for one in (config, run.config))
-    for section, values in asked.items():
-        if isinstance(values, dict) and values.keys() == found[section].keys():
-            keys = [key for key, value in values.items() if found[section][key] != value]
-            differing += [f"{section}.{key}" for key in keys]
-        elif values != found[section]:
-            differing.append(section)
-    if differing:
-        expected = "the same ones to go on with it, or a new folder"
-        raise InputError(directory, "settings", f"another {', '.join(differing)}", expected)
+    allowed = config.execution.model_dump(mode="json").items()
+    changes = [f"execution.{key}={json.dumps(value)}" for key, value in allowed]
+    changes.append(f"online.iterations={online.iterations}")
+    run = Run.resume(directory, ONLINE, device=device, overrides=changes)
+    others = differing({"seed": run.seed}, {"seed": seed})
+    others += differing(*(one.model_dump(mode="json") for one in (run.config, config)))
+    if others:
+        key, found, asked = others[0]
+        more = f" ({len(others) - 1} more differ)" if len(others) > 1 else ""
+        expected = f"{asked} as now asked for{more}; the same to go on, or a new folder"
+        raise InputError(directory / "run.json", key, found, expected)
     return run
+
+
+@contextmanager
+def opened_run(directory: Path, config: Config, *, seed: int, device: str) -> Iterator[Run]:
+    """``open_run`` with the folder to ourselves.
+
+    Raises:
+        InputError: also where another process is at work in it.
+    """
+    schedule(config)  # before there is a folder
+    with locked(directory):
+        yield open_run(directory, config, seed=seed, device=device)
 
 
 def meta_train(
@@ -100,10 +115,10 @@ def meta_train(
         title = "PEARL" + (f" x {len(runs)}" if len(runs) > 1 else "")
         progress = Progress(title, total, start=start, unit="updates", quiet=quiet)
         bar = stack.enter_context(progress)
-        every: list[dict[str, float]] = [{} for _ in runs]
         while run.step < iterations and not stop.requested:
             if run.iteration_updates == 0:
-                every = [practise(one, pool) for one in runs]
+                for one in runs:
+                    one.practice = practise(one, pool)
             while run.iteration_updates < per_iteration:
                 count, info = updates.take(per_iteration - run.iteration_updates)
                 means.add(info, count)
@@ -116,10 +131,9 @@ def meta_train(
                     break
             if run.iteration_updates < per_iteration:
                 break
-            scalars, every = every, [{} for _ in runs]
-            for one, logger, values, more in zip(runs, loggers, scalars, means.take(), strict=True):
+            for one, logger, losses in zip(runs, loggers, means.take(), strict=True):
+                values, one.practice = one.practice | losses | one.counters, {}
                 one.step, one.iteration_updates = one.step + 1, 0
-                values |= more | one.counters
                 if one.step % settings.evaluate_every == 0 or one.step in _ends(one.config):
                     values |= _scores(one, pool)
                     bar.update(done, held_out=values["test/return"])

@@ -186,6 +186,11 @@ class Stop:
 _current: Stop | None = None
 
 
+def stop_requested() -> bool:
+    """Whether a block of ``interruptible`` around this has been asked to stop, if there is one."""
+    return _current is not None and _current.requested
+
+
 @contextlib.contextmanager
 def interruptible(
     message: str = "stopping after this step", seconds: float = math.inf

@@ -55,6 +55,7 @@ class Run:
     phase: str = "offline"
     step: int = 0  # updates (offline), iterations (other phases)
     iteration_updates: int = 0  # done of the iteration in progress
+    practice: dict[str, float] = field(default_factory=dict)  # its scalars, until it is logged
     practising: Agent | None = None  # the policy of practice ahead, while it is under way
     recording: Recording | None = None  # what becomes offline data, of a run that makes some
     counters: dict[str, int] = field(default_factory=lambda: {"updates": 0, "transitions": 0})
@@ -133,6 +134,7 @@ class Run:
         run = cls._build(directory, config, dataset, state["algorithm"], state["seed"], device)
         run.phase, run.step, run.counters = phase, state["step"], state["counters"]
         run.iteration_updates = state["iteration_updates"]
+        run.practice = state.get("practice", {})  # not kept by earlier versions
         load_modules(run.learner.networks, tensors, folder)
         optimizers = checkpoint.unflatten(tensors, state["optimizers"])
         for name, optimizer in run.learner.optimizers.items():
@@ -223,6 +225,7 @@ class Run:
             "phase": self.phase,
             "step": self.step,
             "iteration_updates": self.iteration_updates,
+            "practice": self.practice,
             "counters": self.counters,
             "optimizers": optimizers,
             "online_written": written,

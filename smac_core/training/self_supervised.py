@@ -87,7 +87,7 @@ def self_train(*runs: Run, pool: EnvironmentPool, quiet: bool = False) -> bool:
     means = RunningMeans()
     with ExitStack() as stack:
         loggers = [
-            stack.enter_context(MetricLogger(run.folder, resume_step=run.step or -1))
+            stack.enter_context(MetricLogger(run.folder, resume_step=run.step if start else -1))
             for run in runs
         ]
         progress = Progress(run.phase, total, start=start, unit="updates", quiet=quiet)
@@ -103,13 +103,14 @@ def self_train(*runs: Run, pool: EnvironmentPool, quiet: bool = False) -> bool:
         else:  # one that a checkpoint kept would grow old
             for one in runs:
                 one.practising = None
-        every: list[dict[str, float]] = [{} for _ in runs]
         while run.step < settings.iterations and not stop.requested:
             if run.iteration_updates == 0 and ahead:
                 ahead.begin(run.step)
-                every = ahead.store()
+                for one, scalars in zip(runs, ahead.store(), strict=True):
+                    one.practice = scalars
             elif run.iteration_updates == 0 and practises:
-                every = [practise(one, pool) for one in runs]
+                for one in runs:
+                    one.practice = practise(one, pool)
             if ahead and run.step + 1 < settings.iterations:
                 ahead.begin(run.step + 1)
             while run.iteration_updates < per_iteration:
@@ -127,10 +128,9 @@ def self_train(*runs: Run, pool: EnvironmentPool, quiet: bool = False) -> bool:
             losses = means.take()
             if ahead:
                 ahead.wait()
-            scalars, every = every, [{} for _ in runs]
-            for one, logger, values, more in zip(runs, loggers, scalars, losses, strict=True):
+            for one, logger, more in zip(runs, loggers, losses, strict=True):
+                values, one.practice = one.practice | more | one.counters, {}
                 one.step, one.iteration_updates = one.step + 1, 0
-                values |= more | one.counters
                 if one.step % settings.evaluate_every == 0 or one.step == settings.iterations:
                     values |= evaluate(one, pool)
                 logger.log(one.phase, one.step, values)

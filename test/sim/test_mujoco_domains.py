@@ -382,3 +382,16 @@ def test_a_simulation_that_diverges_ends_where_it_was(tmp_path, monkeypatch):
     assert np.array_equal(env.data.qpos, start)  # which a picture, or a robot's topics, show
     again, _ = env.reset(seed=0)
     assert np.array_equal(again, before) and not env.step(np.zeros(6))[2]
+
+
+def test_forces_are_those_of_the_observation_where_a_simulation_diverges(tmp_path, monkeypatch):
+    """A robot's topics show MuJoCo's data, which followed from the control before."""
+    monkeypatch.chdir(tmp_path)
+    env = make("humanoid_direction")
+    env.reset(seed=0, options={"task": {"direction": 0.0}})
+    before = env.step(np.full(17, 0.5))[0]
+    env.data.qvel[3] = 1e12
+    observation, _, terminated, *_ = env.step(np.full(17, -0.5))
+    assert terminated and np.array_equal(observation, before)
+    forces = np.concatenate([env.data.qfrc_actuator, env.data.cfrc_ext.ravel()])
+    assert forces.any() and np.array_equal(np.float32(forces), observation[-len(forces) :])

@@ -1,7 +1,9 @@
 """Every command as a user runs it, in processes of their own."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -76,6 +78,7 @@ def test_mistakes_are_answered_before_torch_is_loaded(dataset, trained, tmp_path
         (["train", data, "--out", "new", "--device", "gpu"], 2),
         (["train", data, "--out", "new", "--resume"], 2),
         (["collect", "cheetah_velocity", "--out", data], 2),
+        (["collect", "sawyer", "--out", "new.h5", "--minutes", "1"], 2),
         (["self-train", "nosuch"], 2),
         (["self-train", run, "--set", "self_supervised.iterations=none"], 2),
         (["self-train", run, "--phase", "offline"], 2),
@@ -231,6 +234,33 @@ def test_wrong_input_ends_in_one_clear_line(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_ctrl_c_ends_scripted_collection_and_leaves_nothing(domain, config, tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from smac_core.cli import app
+    from smac_core.commands.collect import collect_dataset
+    from smac_core.training import collection
+    from smac_core.training.progress import interruptible
+
+    tasks, plain = [], collection.collect_task
+
+    def interrupting(*arguments):
+        tasks.append(arguments)
+        if len(tasks) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(*arguments)
+
+    monkeypatch.setattr(collection, "collect_task", interrupting)
+    out = tmp_path / "data.h5"
+    arguments = ["collect", str(domain), "--out", str(out), "--workers", "0", "--quiet"]
+    assert CliRunner().invoke(app, arguments).exit_code == 130
+    assert len(tasks) == 2 and not list(tmp_path.iterdir())
+    tasks.clear()
+    with interruptible():  # as where it is a stage of an experiment
+        assert collect_dataset(config, out, workers=0, quiet=True) is None
+    assert len(tasks) == 2 and not list(tmp_path.iterdir())
 
 
 def test_a_run_finds_its_dataset_from_anywhere(smac, domain, dataset, trained, tmp_path):

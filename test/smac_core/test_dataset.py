@@ -105,6 +105,34 @@ def test_optional_attributes(path: Path):
         out.add_task("train", make_task())
     data = Dataset.load(path)
     assert data.rate is None and data.contract == contract and data.test == []
+    assert data.train[0].cut == (False, False)
+
+
+def test_returns_are_those_of_whole_trajectories(path: Path, tmp_path: Path):
+    from smac_core.commands.collect import write_subset
+
+    rewards = np.repeat(np.float32([0, 1, 2]), HORIZON)
+    with writer(path) as out:
+        for cut in ((True, False), (False, True), (True, True)):
+            context = make_task(9, task={}, cut=cut)
+            out.add_task("train", make_task(rewards=rewards, cut=cut, context=context))
+        out.add_task("test", make_task(0, "test", trajectories=1, cut=(True, True)))
+    data = Dataset.load(path)
+    assert [task.cut for task in data.train] == [(True, False), (False, True), (True, True)]
+    assert [task.history.cut for task in data.train] == [task.cut for task in data.train]
+    found = [task.returns.tolist() for task in data.train]
+    assert found == [[HORIZON, 2 * HORIZON], [0, HORIZON], [HORIZON]]
+    splits = data.summary()["splits"]
+    assert splits["train"]["trajectories"] == 9
+    assert splits["train"]["return_mean"] == pytest.approx(HORIZON)
+    assert splits["test"]["return_mean"] is splits["test"]["rewarded_at_end"] is None
+    write_subset(path, tmp_path / "part.h5", 2)
+    part = Dataset.load(tmp_path / "part.h5").train
+    assert [task.cut for task in part] == [(True, False), (False, False), (True, False)]
+    with h5py.File(path, "a") as file:
+        file["train/0001"].attrs["cut"] = "yes"
+    with pytest.raises(DatasetError, match="train/0001/cut"):
+        Dataset.load(path)
 
 
 def test_subset_is_the_first_of_each_training_task(written: Path, tmp_path: Path):
@@ -304,6 +332,7 @@ def with_value(name: str, value: float, *place: int) -> dict[str, np.ndarray]:
         ({"task": {"f": print}}, ["task", "JSON"]),
         ({"task": {"f": float("nan")}}, ["task", "JSON"]),
         ({"task": {"behavior": ["a"]}}, ["task/behavior", "1 entries", "3"]),
+        ({"cut": (1, 0)}, ["cut", "(1, 0)", "two truth values"]),
         ({"split": "test"}, ["split", "'test'", "'train'"]),
     ],
 )

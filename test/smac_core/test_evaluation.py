@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from smac_core.agent import Agent, Standardizer
 from smac_core.commands.evaluate import data_scores
 from smac_core.data.dataset import TaskData
+from smac_core.errors import InputError
 from smac_core.evaluation import interval, meta_test
 from smac_core.networks import Gaussian
 from smac_core.tasks import load_tasks
@@ -140,6 +143,14 @@ def test_data_scores_count_the_first_steps():
     assert data_scores([data], 3)["success"]["mean"] == 1
     assert data_scores([data], 2)["success"]["mean"] == 0
     assert data_scores([data], 2)["by_behavior"]["reach"]["tasks"] == 1
+    two = [np.concatenate([part] * 2) for part in trajectory([-1, -1, 0, 0])]
+    two[2][:2] = -9  # of the first trajectory, whose beginning is not there
+    late = TaskData(*two, split="test", cut=(True, False))
+    assert data_scores([late], 4)["return"]["mean"] == -2
+    none = replace(data, cut=(False, True))
+    assert data_scores([late, none], 4)["tasks"] == 1
+    with pytest.raises(InputError, match="none that is whole"):
+        data_scores([none], 4)
 
 
 def test_standardizer_limits_what_it_has_not_seen():

@@ -20,6 +20,7 @@ from smac_core.data.replay import Batch, Layout
 from smac_core.errors import InputError
 from smac_core.evaluation import meta_test
 from smac_core.figures import load_metrics
+from smac_core.folder_lock import locked
 from smac_core.losses import (
     policy_regularization,
     posterior_divergence,
@@ -29,7 +30,7 @@ from smac_core.losses import (
 from smac_core.networks import Gaussian, PolicyDistribution, ValueFunction
 from smac_core.tasks import held_out_tasks, training_tasks
 from smac_core.training import meta_rl
-from smac_core.training.meta_rl import meta_train, open_run, practise
+from smac_core.training.meta_rl import meta_train, open_run, opened_run, practise
 from smac_core.training.run import Run, load_agent
 from smac_core.training.updates import Updates
 
@@ -209,13 +210,15 @@ def trajectory(start: int, length: int, layout: Layout, terminal: bool = False) 
 
 
 @pytest.mark.parametrize(
-    ("part", "rewards", "ends"),
+    ("part", "rewards", "ends", "cut"),
     [
-        ("first", range(12), [4, 9, 11]),  # the third trajectory is cut by the part's end
-        ("last", range(8, 20), [1, 6, 11]),  # rewards 8 and 9 end one that is cut at its start
+        # the third trajectory is cut by the part's end
+        ("first", range(12), [4, 9, 11], (False, True)),
+        # rewards 8 and 9 end one that is cut at its start
+        ("last", range(8, 20), [1, 6, 11], (True, False)),
     ],
 )
-def test_recording_keeps_the_parts_of_appendix_c2(short, part, rewards, ends):
+def test_recording_keeps_the_parts_of_appendix_c2(short, part, rewards, ends, cut):
     collection = short.collection.model_copy(
         update={"rl_part": part, "rl_transitions": 12, "context_transitions": 7}
     )
@@ -232,12 +235,17 @@ def test_recording_keeps_the_parts_of_appendix_c2(short, part, rewards, ends):
     assert np.flatnonzero(data.timeouts).tolist() == [end for end in ends if end != terminal]
     assert data.context.rewards.tolist() == list(range(3, 10)), "exploration alone"
     assert data.context.trajectories == [slice(0, 2), slice(2, 7)]
+    assert (data.cut, data.context.cut) == (cut, (True, False))
+    assert recording.data("train", {}, 0).cut == (False, False), "12 are kept, and it has 12"
     again = Recording(collection, layout, 2)
     again.load_state(*recording.state())
     for number in range(2):
         mine, theirs = (r.data("train", {}, number) for r in (again, recording))
         np.testing.assert_array_equal(mine.observations, theirs.observations)
         np.testing.assert_array_equal(mine.context.rewards, theirs.context.rewards)
+        assert mine.cut == theirs.cut
+    recording.add(0, trajectory(62, 12, layout), exploration=False)
+    assert recording.data("train", {}, 0).cut == (False, False), "the cut is between trajectories"
 
 
 @pytest.mark.parametrize("part", ["first", "last"])
@@ -335,7 +343,7 @@ def test_resume_is_exact_also_within_an_iteration(short, pool, tmp_path, monkeyp
     first, second = (r.recording.state() for r in (whole, part))
     assert first[1] == second[1]
     assert all(torch.equal(rows, second[0][name]) for name, rows in first[0].items())
-    for name in ("test/return", "transitions"):
+    for name in ("test/return", "transitions", "exploration_return"):
         logged = [load_metrics(r.folder / "metrics.csv", name) for r in (whole, part)]
         np.testing.assert_array_equal(*logged)
 
@@ -381,17 +389,28 @@ def test_other_settings_are_refused(short, config, tmp_path):
     open_run(folder, short, seed=0, device="cpu")
     longer = open_run(folder, override_config(short, ["online.iterations=9"]), seed=0, device="cpu")
     assert longer.config.online.iterations == 9
-    for change, name in (
-        ("online.rl_batch=8", "online.rl_batch"),
-        ("updates.discount=0.5", "updates.discount"),
-        ("collection.rl_transitions=20", "collection.rl_transitions"),
+    for change in (
+        "online.rl_batch=8",
+        "updates.discount=0.5",
+        "collection.rl_transitions=20",
+        "evaluation.repeats=7",
     ):
-        with pytest.raises(InputError, match=f"another {name}"):
+        name, _, asked = change.partition("=")
+        with pytest.raises(InputError, match=rf"run/run.json: {name}: found .*; expected {asked} "):
             open_run(folder, override_config(short, [change]), seed=0, device="cpu")
-    with pytest.raises(InputError, match="another seed"):
+    with pytest.raises(InputError, match="run.json: seed: found 0; expected 1 .*or a new folder"):
         open_run(folder, short, seed=1, device="cpu")
-    with pytest.raises(InputError, match="PEARL's schedule"):
-        open_run(tmp_path / "none", config, seed=0, device="cpu")
+    faster = override_config(short, ["execution.precision=bfloat16", "execution.graph=0"])
+    assert open_run(folder, faster, seed=0, device="cpu").config.execution == faster.execution
+    refused = pytest.raises(InputError, match="^point_mass: online: .*PEARL's schedule")
+    with refused, opened_run(tmp_path / "none", config, seed=0, device="cpu"):
+        pass
+    assert not (tmp_path / "none").exists()
+    foreign = config.model_copy(update={"domain": "sawyer"})
+    with pytest.raises(InputError, match="config/domains/sawyer.yaml: online: found no such"):
+        open_run(tmp_path / "none", foreign, seed=0, device="cpu")
+    with locked(folder), pytest.raises(InputError, match=f"process {os.getpid()} at work there"):
+        collect_dataset(short, tmp_path / "x.h5", run=folder, workers=0, quiet=True)
     with pytest.raises(InputError, match="scripted"):
         collect_dataset(config, tmp_path / "x.h5", run=folder, workers=0, quiet=True)
     with pytest.raises(InputError, match="--trajectories"):
@@ -405,6 +424,7 @@ def test_other_settings_are_refused(short, config, tmp_path):
         ("collection.rl_prt=1", "collection.rl_prt: unknown key.*did you mean 'rl_part'"),
         ("collection.rl_part=middle", "collection.rl_part: .*found 'middle'"),
         ("collection.iterations=1000", "beyond online.iterations"),
+        ("collection.rl_transitions=100", "collection.rl_transitions 100 holds no trajectory"),
         ("collection.rl_transitions=3000", "more than online.initial_transitions 2000"),
         ("collection.context_transitions=500", "more than online.exploration_transitions"),
         ("online=null", "expected PEARL's schedule"),

@@ -3,9 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,8 @@ from PIL import Image
 
 from smac_core.commands import paper_figures, pipeline
 from smac_core.commands.experiments import FIGURES, METHODS, choose_methods
-from smac_core.commands.pipeline import Pipeline, claimed
-from smac_core.commands.reproduce import complete, write_results
+from smac_core.commands.pipeline import EvaluationJob, Pipeline, claimed
+from smac_core.commands.reproduce import complete, left_out, write_results
 from smac_core.commands.tables import differences, markdown, measured, oracle_share, table
 from smac_core.config import load_config, override_config
 from smac_core.errors import InputError
@@ -96,11 +99,17 @@ def test_a_mujoco_domain_from_pearl_to_the_oracles_share(smac, tmp_path):
     seed, results = tmp_path / "cheetah_velocity_smoke/seed_0", tmp_path / "cheetah_velocity_smoke"
     scores = json.loads((seed / "scores.json").read_text())
     assert set(scores["rows"]) == {"data", *FIGURES["fig5"].methods}
-    assert set(scores["rows"]["oracle"]) == {"label", "online"}
+    for oracle, latent in (("oracle", "step"), ("oracle_trajectory", "trajectory")):
+        assert set(scores["rows"][oracle]) == {"label", "online"}
+        name = "online_test_online" + ("_trajectory" if latent == "trajectory" else "")
+        kept = json.loads((seed / f"pearl/evaluations/{name}.json").read_text())
+        assert kept["protocol"]["exploration_latent"] == latent
+        assert kept["online"] == scores["rows"][oracle]["online"]
     columns = set(rows_of(results / "results/table.csv")[0])
     assert "return" in columns and "success" not in columns
     refused = smac("reproduce", "fig6", *arguments[2:], check=False)
-    assert refused.returncode == 2 and "positions" in refused.stderr
+    assert refused.returncode == 2
+    assert "position in the plane: found none in cheetah_velocity" in refused.stderr
 
 
 def test_wrong_input_is_refused_at_once(smac, tmp_path):
@@ -117,6 +126,9 @@ def test_which_methods_a_domain_has(config):
     with pytest.raises(InputError, match="found control; expected some of offline,smac"):
         choose_methods("fig2", "control", config)
     assert choose_methods("fig5", "smac,meta_bc", config) == ("meta_bc", "smac")
+    for methods in ("", "smac"):
+        with pytest.raises(InputError, match="updates.actor: found pearl; expected awac"):
+            choose_methods("fig5", methods, override_config(config, ["updates.actor=pearl"]))
     sawyer = load_config("sawyer", "smoke")
     assert choose_methods("fig5", "", sawyer) == FIGURES["fig5"].methods
 
@@ -184,14 +196,19 @@ def test_settings_from_before_an_option_existed_are_the_same(short, tmp_path):
     one.claim()
     kept["config"]["updates"]["actor"] = "pearl"
     path.write_text(json.dumps(kept))
-    with pytest.raises(InputError, match="another config.updates.actor"):
+    with pytest.raises(InputError, match="config.updates.actor: found pearl; expected awac, as"):
         one.claim()
+    kept["config"]["updates"]["actor"] = "awac"
+    kept["config"]["online"] = {"iterations": 7}
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="config.online: found .*; expected None, as"):
+        one.claim()  # a section that only the folder has
 
 
 # ---------------------------------------------------------------------------------------- locks
 @pytest.fixture
 def holder(tmp_path):
-    """A process that holds the lock of a seed's folder until it is killed."""
+    """A process that holds the lock of a seed's folder until its input ends or it is killed."""
     code = (
         "import sys\nfrom pathlib import Path\nfrom smac_core.folder_lock import locked\n"
         "with locked(Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()\n"
@@ -205,7 +222,8 @@ def holder(tmp_path):
     assert process.stdout.readline() == "locked\n"
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
+    process.stdout.close()
 
 
 def test_a_seed_is_one_processs_and_free_when_that_dies(holder, short, tmp_path):
@@ -232,11 +250,20 @@ def test_a_second_reproduce_of_a_seed_ends_at_once(holder, smac, domain, tmp_pat
     assert not list(base.rglob("data.h5"))
 
 
-def test_who_waits_comes_after(tmp_path):
-    with locked(tmp_path), pytest.raises(InputError), locked(tmp_path):
-        pytest.fail("both are in there")
-    with locked(tmp_path, wait=True):
-        pass
+def test_who_waits_comes_after(holder, tmp_path):
+    entered = threading.Event()
+
+    def wait_and_enter():
+        with locked(tmp_path / "base" / "seed_0", wait=True):
+            entered.set()
+
+    waiting = threading.Thread(target=wait_and_enter, daemon=True)
+    waiting.start()
+    assert not entered.wait(0.2), "both are in there"
+    holder.stdin.close()  # which ends it
+    assert entered.wait(10)
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 # --------------------------------------------------------------------------------------- tables
@@ -256,6 +283,7 @@ BEHAVIOR = {
     "return": {"mean": -4.0, "half_width_95": None},
     "success": {"mean": 1.0, "half_width_95": None},
 }
+TASKS = [("1", "wait", -9.0), ("0", "reach", -3.0), ("2", "wait", -5.0)]
 SCORES = [
     {
         "seed": seed,
@@ -268,6 +296,11 @@ SCORES = [
                     "return": {"mean": -4.0 - seed, "half_width_95": 1.0},
                     "success": {"mean": 0.5, "half_width_95": None},
                     "by_behavior": dict.fromkeys(("reach", "wait"), BEHAVIOR),
+                    # task 1 has no whole trajectory in seed 0's data, which tell of it no more
+                    "by_task": {
+                        number: {"behavior": behavior, "return": value - seed, "success": 0.5}
+                        for number, behavior, value in TASKS[seed:]
+                    },
                 },
             }
         },
@@ -288,7 +321,11 @@ FOUND = {
 def test_the_table_by_hand():
     rows = {(row["method"], row["behavior"]): row for row in table(FOUND, SCORES)}
     data = rows["scripted data", "all"]
-    assert (data["return"], data["return_95"], data["success"], data["seeds"]) == (-4.5, 1, 0.5, 2)
+    # tasks 0 and 2, over seeds: (-3 - 4) / 2 and (-5 - 6) / 2
+    assert (data["return"], data["success"], data["tasks"], data["seeds"]) == (-4.5, 0.5, 2, 2)
+    assert data["return_95"] == measured("return", np.array([[-3.5, -5.5]]))["return_95"] > 0
+    waits = rows["scripted data", "wait"]
+    assert (waits["return"], waits["return_95"], waits["tasks"]) == (-5.5, None, 1)
     offline = rows["SMAC, offline phase", "all"]
     # tasks, over seeds and repeats: (2 + 4) / 2 and (6 + 8) / 2; t at 97.5 % for n = 2 by the
     # expansion that smac_core.intervals uses
@@ -298,6 +335,10 @@ def test_the_table_by_hand():
     assert (smac["return"], smac["success"], smac["tasks"]) == ((5 + 8) / 2, 0.25, 1)
     assert rows["online oracle (PEARL)", "all"]["seeds"] == 1
     assert "decoder_error" not in rows["online oracle (PEARL)", "all"]
+    earlier = deepcopy(SCORES)  # scores of before tasks were told apart
+    del earlier[1]["rows"]["data"]["online"]["by_task"]
+    row = table({}, earlier)[0]
+    assert (row["return"], row["return_95"], row["tasks"]) == (-4.5, None, 2)
 
 
 def test_differences_are_paired_by_task_and_seed():
@@ -313,12 +354,20 @@ def test_differences_are_paired_by_task_and_seed():
 
 def test_the_share_of_the_oracles_gain():
     share = oracle_share(FOUND)  # seed 0 alone has an oracle: (6 - 4) / (9 - 4)
-    assert share == {"share": 0.4, "by_seed": [0.4]}
+    assert share == {"oracle": "online oracle (PEARL)", "share": 0.4, "by_seed": [0.4]}
+    better = {("oracle_trajectory", "online"): {0: evaluation([[14, 14], [14, 14]])}}
+    label = METHODS["oracle_trajectory"].label
+    assert oracle_share(FOUND | better) == {"oracle": label, "share": 0.2, "by_seed": [0.2]}
+    more = {("oracle", "online"): dict.fromkeys((0, 1), FOUND["oracle", "online"][0])}
+    # the better one is of one seed alone: (6 - 4) / (9 - 4) and (8 - 6) / (9 - 6)
+    assert oracle_share(FOUND | better | more)["by_seed"] == [0.4, 0.667]
     assert oracle_share({key: FOUND[key] for key in list(FOUND)[:2]}) is None
     worse = FOUND | {("oracle", "online"): {0: evaluation([[1, 1], [1, 1]])}}
     assert oracle_share(worse) is None
     text = markdown(table(FOUND, SCORES), differences(FOUND), share)
     assert "0.40 (by seed: 0.40)" in text and "| online oracle (PEARL) | online | 1 |" in text
+    (line,) = (line for line in text.splitlines() if line.startswith("| scripted data"))
+    assert line.endswith("| 50 ± 0 % | -4.5 ± 9.7 | 50 % | 50 % |"), "an unknown interval is not 0"
 
 
 # -------------------------------------------------------------------------------------- figures
@@ -328,7 +377,7 @@ def results(figure: str, finished: Path, short, tmp_path):
     assert len(write_results(figure, methods, finished, short, tmp_path)) == 2
     folders = complete(finished, methods, short)
     scores = [json.loads((folder / "scores.json").read_text()) for folder in folders]
-    rows = paper_figures.DATA[figure](figure, folders, scores)
+    rows = paper_figures.ROWS[figure](figure, folders, scores)
     kept = rows_of(tmp_path / f"{figure}.csv")
     assert [{k: str(v) for k, v in row.items()} for row in rows] == [
         {k: v for k, v in row.items() if v} for row in kept
@@ -361,7 +410,7 @@ def test_figure_5_draws_its_csv(finished, short, tmp_path):
         for of_seed in metrics
     ]
     assert smac[1]["mean"] == pytest.approx(np.mean(last), abs=1e-4)
-    assert smac[1]["std"] == pytest.approx(np.std(last), abs=1e-4)
+    assert smac[1]["std"] == pytest.approx(abs(last[0] - last[1]) / 2**0.5, abs=1e-4)
 
 
 def test_figure_2_draws_its_csv(finished, short, tmp_path):
@@ -408,3 +457,58 @@ def test_results_are_of_finished_seeds_of_the_same_settings(finished, short):
     assert complete(finished, ("control",), short, compares_contexts=True) == []
     other = override_config(short, ["updates.kl_weight=1"])
     assert complete(finished, ("smac",), other) == []
+    reasons = left_out(finished, ("smac",), other)
+    assert reasons["seed_1"] == f"it has updates.kl_weight {short.updates.kl_weight}, not 1.0"
+
+
+def test_what_a_seed_lacks_or_others_have_changed_in_it(finished, short, tmp_path, monkeypatch):
+    base = tmp_path / "base"
+    shutil.copytree(finished, base)
+    first = Pipeline(base / "seed_0", short, 0, METHODS_RUN, quiet=True)
+    # an option that came after the scores
+    scores = json.loads((base / "seed_0/scores.json").read_text())
+    del scores["config"]["updates"]["actor"]
+    (base / "seed_0/scores.json").write_text(json.dumps(scores))
+    assert complete(base, METHODS_RUN, short) == [base / "seed_0", base / "seed_1"]
+    # who looks again adds a command and is not taken for who made the runs
+    run = base / "seed_0/smac/run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"commit": "0123"}))
+    monkeypatch.setattr(pipeline, "command", lambda: "smac again")
+    looked = first.scores()
+    assert looked["commands"] == [*scores["commands"], "smac again"]
+    assert looked["stages"]["smac"]["commits"] == ["0123"]
+    assert looked["stages"] | {"smac": None} == scores["stages"] | {"smac": None}
+    write_results("fig5", ("smac",), base, short, tmp_path / "out")
+    made = json.loads((tmp_path / "out/experiment.json").read_text())
+    assert "0123" in made["commits"]["smac"] and len(made["commits"]["smac"]) == 2
+    assert {"offline data", "smac/control", "smac/evaluations"} <= made["commits"].keys()
+    # a phase that has not been evaluated as often as it was to be
+    metrics = base / "seed_1/smac/control/metrics.csv"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(line for line in lines if not line.startswith("control,0,")))
+    with pytest.raises(InputError, match="control/metrics.csv: .* found 1; expected 0, 1"):
+        write_results("fig5", ("smac",), base, short, tmp_path / "out")
+    # one that is not finished is not drawn
+    for name in ("scores.json", "smac/control/metrics.csv"):
+        shutil.copy(finished / "seed_1" / name, base / "seed_1" / name)
+    second = json.loads((base / "seed_1/scores.json").read_text())
+    del second["rows"]["control"]
+    (base / "seed_1/scores.json").write_text(json.dumps(second))
+    write_results("fig5", ("smac",), base, short, tmp_path / "out")
+    drawn = {row["method"] for row in rows_of(tmp_path / "out/fig5.csv")}
+    assert drawn == {"smac", "actor_ablation", "data", "meta_bc"}
+    # an evaluation that somebody has repeated otherwise
+    job = EvaluationJob("smac")
+    assert not first.missing(job)
+    path = base / "seed_0/smac/evaluations/self_supervised_test_online.json"
+    kept = json.loads(path.read_text())
+    for change in ({"evaluation_seed": 5}, {"protocol": kept["protocol"] | {"repeats": 2}}):
+        path.write_text(json.dumps(kept | change))
+        assert first.missing(job)
+        assert "evaluated otherwise" in left_out(base, (), short)["seed_0"]
+    sampled = ("evaluation.deterministic_exploration=false",)
+    assert not first.missing(EvaluationJob("smac", "test", "offline", sampled)), "explores nothing"
+    assert not first.missing(EvaluationJob("smac", "test", "online", sampled))
+    del kept["protocol"]["deterministic_exploration"]  # there was no such option
+    path.write_text(json.dumps(kept))
+    assert not first.missing(job)

@@ -356,20 +356,26 @@ def test_stopping_within_an_iteration_resumes_bit_for_bit(trained, config, pool,
     short = ["self_supervised.iterations=2"]
     whole = self_supervised.begin(folders[0], "self_supervised", device="cpu", overrides=short)
     self_supervised.self_train(whole, pool=pool, quiet=True)
-    first = self_supervised.begin(folders[1], "self_supervised", device="cpu", overrides=short)
-    update = first.learner.update
+    part = self_supervised.begin(folders[1], "self_supervised", device="cpu", overrides=short)
+    for step, stopped in ((0, 20), (1, 200)):
+        update = part.learner.update
 
-    def interrupting(*arguments):
-        if first.counters["updates"] == config.offline.steps + 200:
-            os.kill(os.getpid(), signal.SIGINT)  # the user's Ctrl-C
-        return update(*arguments)
+        def interrupting(*arguments, run=part, update=update, stopped=stopped):
+            if run.counters["updates"] == config.offline.steps + stopped:
+                os.kill(os.getpid(), signal.SIGINT)  # the user's Ctrl-C
+            return update(*arguments)
 
-    first.learner.update = interrupting
-    assert not self_supervised.self_train(first, pool=pool, quiet=True)
-    second = Run.resume(folders[1], "self_supervised", device="cpu")
-    assert second.step == 1 and second.iteration_updates > 0
-    assert self_supervised.self_train(second, pool=pool, quiet=True)
-    assert_same(state_of(whole), state_of(second))
+        part.learner.update = interrupting
+        assert not self_supervised.self_train(part, pool=pool, quiet=True)
+        part = Run.resume(folders[1], "self_supervised", device="cpu")
+        assert part.step == step and part.iteration_updates > 0
+    assert self_supervised.self_train(part, pool=pool, quiet=True)
+    assert_same(state_of(whole), state_of(part))
+    # also the evaluation before the first iteration, and the practice before each stop
+    for name in ("test/return", "exploration_label_error", "adapted_labelled_reward"):
+        logged = [load_metrics(run.folder / "metrics.csv", name) for run in (whole, part)]
+        np.testing.assert_array_equal(*logged)
+        assert list(logged[0][0]) == ([0, 2] if name == "test/return" else [1, 2])
 
 
 def test_another_dataset_is_refused(trained, dataset, tmp_path):

@@ -63,7 +63,7 @@ SERVICES = {
     '`{"stamp": ns}` of the first observation',
     "reset_context": "forget the task: the posterior is the prior again",
     "save": "write a checkpoint now",
-    "start": "act without episodes, in the parameter `mode`, until `~/stop`",
+    "start": "act without episodes, in the parameter `mode`, until `~/stop` or a fall",
     "stop": "stop acting; the robot gets its safe command",
 }
 

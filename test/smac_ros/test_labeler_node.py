@@ -14,7 +14,7 @@ rclpy = pytest.importorskip("rclpy")
 from rclpy.lifecycle import TransitionCallbackReturn  # noqa: E402
 from rclpy.parameter import Parameter as RosParameter  # noqa: E402
 from sensor_msgs.msg import JointState, PointCloud2  # noqa: E402
-from std_msgs.msg import String, UInt8MultiArray  # noqa: E402
+from std_msgs.msg import Header, String, UInt8MultiArray  # noqa: E402
 
 from smac_core import checkpoint  # noqa: E402
 from smac_core.agent import Agent  # noqa: E402
@@ -62,6 +62,7 @@ class Robot:
         self.states = create(JointState, "joint_states", reliable(100))
         self.commands = create(JointState, "joint_command", reliable(100))
         self.markers = create(String, "episode", reliable(100))
+        self.falls = create(Header, "terminated", reliable(10))
         self.heard = []
         self.node.create_subscription(
             PointCloud2,
@@ -70,7 +71,7 @@ class Robot:
             reliable(100),
         )
         self.ids = itertools.count(1)
-        publishers = (self.states, self.commands, self.markers)
+        publishers = (self.states, self.commands, self.markers, self.falls)
         ros.until(lambda: all(p.get_subscription_count() for p in publishers))
         ros.until(lambda: self.node.count_publishers("labelled_trajectories"))
 
@@ -219,6 +220,33 @@ def test_lost_samples_are_counted_and_left_out(ros, labeler, walk):
     assert counts["transitions left out, stale joint_states"] == 2
     assert counts["transitions left out, lost command"] == 1
     assert counts["transitions left out, gap"] == 1, "the step before the lost one lasted two"
+
+
+def test_a_fall_is_marked_whoever_tells_of_it(ros, labeler, walk):
+    """The policy; the robot, where it fell at the last step and its episode was over; or neither
+    can be believed: a transition that ends there is not to be had."""
+    node = labeler(grace=0.1)
+    robot = Robot(ros)
+    begin, end, sends = robot.episode(*walk)
+    fall = Header()
+    set_stamp(fall.stamp, end.last)
+    robot.falls.publish(fall)
+    ros.until(lambda: node._terminated, what="terminated")
+    for act in (lambda: robot.mark(begin), *sends, lambda: robot.mark(end)):
+        act()
+    begin, end, sends = robot.episode(*walk, start=20 * SECOND)
+    robot.mark(begin)
+    for send in sends:
+        send()
+    robot.mark(replace(end, terminal=True))
+    begin, end, sends = robot.episode(*walk, start=30 * SECOND)
+    robot.mark(begin)
+    for send in sends:
+        send()
+    robot.mark(replace(end, last=end.last - PERIOD * 4 // 5, terminal=True))  # a short step
+    got = robot.hears(3)
+    assert [t.terminals.tolist() for t in got] == [[0, 0, 0, 0, 1]] * 2 + [[0, 0, 0, 0]]
+    assert node.diagnostics.counts["terminals left out"] == 1
 
 
 def test_what_is_not_practice_is_not_labelled(ros, labeler, walk):

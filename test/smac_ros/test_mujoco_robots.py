@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ pytest.importorskip("pybullet")  # the bench's other robot
 
 from rclpy.parameter import Parameter  # noqa: E402
 from robot_client import Client, mujoco  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 from system_processes import Bench  # noqa: E402
 from test_parity import HORIZON, Pool  # noqa: E402
 
@@ -27,8 +29,10 @@ from smac_core.evaluation import meta_test  # noqa: E402
 from smac_core.tasks import held_out_tasks, training_tasks  # noqa: E402
 from smac_core.training.offline import train_offline  # noqa: E402
 from smac_core.training.run import Run, load_agent  # noqa: E402
+from smac_ros.base_node import reliable  # noqa: E402
 from smac_ros.contract import load_contract  # noqa: E402
 from smac_ros.learner_node import LearnerNode  # noqa: E402
+from smac_ros.messages import stamp_ns  # noqa: E402
 from smac_ros.mujoco_sim_node import MujocoSimNode  # noqa: E402
 from smac_ros.policy_node import PolicyNode  # noqa: E402
 from smac_ros.reward_labeler_node import RewardLabelerNode  # noqa: E402
@@ -68,10 +72,16 @@ def test_contract_configuration_and_simulation_agree(domain):
 
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_an_episode_is_the_environment_s(ros, domain):
-    """Every number of every observation and reward, in two tasks and in one that is drawn."""
+    """Every number of every observation and reward, in two tasks and in one that is drawn.
+
+    The Hopper goes on until it falls, and says so with the stamp of what is observed then.
+    """
     name = DOMAINS[domain]
     mujoco(ros, publish_reward=True, environment=name, contract=domain)
-    client = Client(ros, "mujoco_sim", domain)
+    client, falls = Client(ros, "mujoco_sim", domain), []
+    client.node.create_subscription(Header, "terminated", falls.append, reliable(10))
+    ros.until(lambda: client.node.count_publishers("terminated"), what="terminated")
+    hops = domain == "hopper_params"
     env, rng = gymnasium.make(name), np.random.default_rng(0)
     tasks, seen = task_set(domain, "test"), []
     for task in (tasks[0], tasks[1], None):
@@ -79,7 +89,8 @@ def test_an_episode_is_the_environment_s(ros, domain):
         expected, _ = env.reset(seed=3, options={"task": task} if task else None)
         stamp, terminated = client.reset(task, seed=3), False
         np.testing.assert_array_equal(client.observation(stamp), expected)
-        for _ in range(15):
+        falls.clear()
+        for _ in range(200 if hops else 15):
             action = rng.uniform(-1, 1, env.action_space.shape).astype(np.float32)
             client.command(action, stamp)
             expected, reward, terminated, *_ = env.step(action)
@@ -89,39 +100,42 @@ def test_an_episode_is_the_environment_s(ros, domain):
             assert client.rewards[stamp] == (reward, 0.0, float(terminated))
             seen.append(expected)
             if terminated:
+                ros.until(lambda: falls, what="terminated")
                 break
+        assert {stamp_ns(fall.stamp) for fall in falls} == ({stamp} if terminated else set())
     env.close()
+    assert terminated or not hops
+    refused = client.set(task='{"gravity": 1}')
+    assert not refused.successful and "task field gravity" in refused.reason
     constant = np.ptp(seen, axis=0) == 0
     names = np.array(client.contract.observation_names)[constant]
     still = ("torso_y", "_world_", "actuation_velocity", "actuation_rotation", "contact_", "_mass")
     assert all(any(part in name for part in still) for name in names), names
 
 
-def test_a_task_of_another_domain_is_refused(ros):
-    mujoco(ros, environment=DOMAINS["cheetah_velocity"], contract="cheetah_velocity")
-    client = Client(ros, "mujoco_sim", "cheetah_velocity")
-    refused = client.set(task='{"direction": 1}')
-    assert not refused.successful and "task field direction" in refused.reason
-
-
-@pytest.mark.parametrize(
-    ("parameters", "reason"),
-    [
-        ({"options": '{"gears": 3}'}, "gears"),
-        ({"options": "[]"}, "an object of keyword arguments"),
-        ({"options": "{"}, "JSON"),
-        ({"options": '{"frame_skip": 0}'}, "frame_skip: found 0"),
+def test_wrong_settings_are_refused_with_their_reason(ros):
+    for parameters, reason in (
+        ({"options": '{"gears": 3}'}, "mujoco_sim: options: .*gears"),
+        ({"options": "[]"}, "mujoco_sim: options: .*an object of keyword arguments"),
+        ({"options": "{"}, "mujoco_sim: options: .*JSON"),
+        ({"options": '{"frame_skip": 0}'}, "mujoco_sim: options: .*frame_skip: found 0"),
         ({"options": '{"frame_skip": 1}'}, "rate: found 20.0; expected 100"),
-        ({"task": '{"velocity": 1}'}, "task field velocity"),
-    ],
-)
-def test_wrong_settings_are_refused_with_their_reason(ros, parameters, reason):
-    values = {"environment": DOMAINS["ant_direction"], "contract": "ant_direction"} | parameters
-    node = MujocoSimNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
-    sim = ros.add(node)
-    sim.trigger_configure()
-    sim.trigger_activate()
-    assert reason in sim.diagnostics.faults["refused"]
+        (
+            {"options": '{"xml_file": "/nope.xml"}', "environment": "Ant-v5"},
+            "mujoco_sim: options: .*/nope.xml does not exist; expected keyword arguments of Ant-v5",
+        ),
+        (
+            {"options": '{"gear": 3}', "environment": "sim:smac/AntDri-v0"},
+            "mujoco_sim: environment: .*AntDri",
+        ),
+        ({"task": '{"velocity": 1}'}, "mujoco_sim: task: .*task field velocity"),
+    ):
+        values = {"environment": DOMAINS["ant_direction"], "contract": "ant_direction"} | parameters
+        sim = MujocoSimNode(parameter_overrides=[Parameter(k, value=v) for k, v in values.items()])
+        ros.add(sim)
+        sim.trigger_configure()
+        sim.trigger_activate()
+        assert re.search(reason, sim.diagnostics.faults["refused"], re.DOTALL)
 
 
 def make_run(domain: str, folder: Path) -> Path:

@@ -296,6 +296,17 @@ def test_the_table_prints_within_80_columns(scores):
     assert json.loads(json.dumps(scores["before"].report(), allow_nan=False))["complete"]
 
 
+def test_a_domain_without_success_has_no_such_column(scores):
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    practice = {"trajectories": 20, "transitions": 1000}
+    console.print(make_table(scores, 3, practice, measures_success=False))
+    text = console.export_text()
+    assert "return" in text and "success" not in text and "+10.0" in text
+    assert text.count("%") == 1  # the title's
+
+
 # The configuration
 
 

@@ -124,6 +124,11 @@ def test_a_domain_s_robot_is_alone_or_practises(tmp_path):
         ({"domain": "ant_directoin"}, "did you mean 'ant_direction'"),
         ({"domain": "sawyer"}, "one of ant_direction, cheetah_velocity"),
         (given | {"domain": "hopper_params"}, "found 'ant_direction'; expected hopper_params"),
+        (given | {"environment": "Ant-v5"}, "environment: found Ant-v5; expected its default"),
+        ({"domain": "ant_direction", "iterations": "3"}, "iterations: found 3; .*a checkpoint"),
+        ({"checkpoint": str(tmp_path), "scale": "smoke"}, "scale: found smoke; .*a domain"),
+        ({"dataset": __file__}, "dataset: found .*as nothing practises"),
+        (given | {"checkpoint": "shipped"}, "none is shipped for ant_direction"),
     ):
         with pytest.raises(InputError, match=text):
             build("mujoco_sim", **wrong)
