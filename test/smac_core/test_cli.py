@@ -179,19 +179,13 @@ def test_the_whole_way_on_sawyer_at_scale_smoke(smac, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_demo_runs_and_goes_on_where_it_was(smac, tmp_path):
+def test_the_demo_runs(smac, tmp_path):
     out = tmp_path / "demo"
-    arguments = ("demo", "--scale", "smoke", "--workers", 0, "--out", out)
-    done = smac(*arguments)
+    done = smac("demo", "--scale", "smoke", "--workers", 0, "--out", out)
     for row in ("scripted data", "meta-BC", "SMAC, offline phase", "SMAC, self-supervised"):
         assert row in done.stdout
     for path in ("held_out_task.gif", "smac/figures/learning_curve.png", "scores.json"):
         assert (out / path).exists()
-    (out / "scores.json").unlink()
-    weights = sorted(out.rglob("weights.safetensors"))
-    before = [path.stat().st_mtime_ns for path in weights]
-    smac(*arguments)
-    assert before == [path.stat().st_mtime_ns for path in weights]
 
 
 def test_train_refuses_the_wrong_file(smac, tmp_path):
