@@ -57,32 +57,28 @@ def peak() -> float:
 
 
 def case_config(case: str):
-    """A scale's ``Config`` of sawyer; ``humanoid``: Humanoid-Dir's sizes, table 1's networks."""
-    from smac_core.config import load_config, parse_config
+    """The ``Config`` of a scale of sawyer, or of Humanoid-Dir at scale ``paper``."""
+    from smac_core.config import load_config
 
-    if case != "humanoid":
-        return load_config("sawyer", case)
-    tree = load_config("sawyer", "paper").model_dump(mode="json")
-    tree["domain"] = case
-    for kind, count in (("observation", 376), ("action", 17)):
-        names = [f"{kind}_{number}" for number in range(count)]
-        tree["environment"] |= {f"{kind}_names": names, f"{kind}_units": ["1"] * count}
-    tree["environment"] |= {"horizon": 200, "rate": 66.7}
-    tree["collection"] |= {"trajectories": 6, "length": 200}  # 1200 transitions a task
-    tree["self_supervised"] |= {"exploration_trajectories": 5}  # 1000 transitions a task
-    return parse_config(tree, case)
+    if case == "humanoid":
+        return load_config("humanoid_direction", "paper")
+    return load_config("sawyer", case)
 
 
 def write_data(case: str, folder: Path) -> None:
     """A dataset of the case's sizes; its numbers are rounded, to compress in little time."""
     import numpy as np
 
-    from smac_core.data.dataset import DatasetWriter, TaskData
+    from smac_core.commands.collect import dataset_writer
+    from smac_core.data.dataset import TaskData
     from smac_core.tasks import training_tasks
 
     config = case_config(case)
     environment, collection = config.environment, config.collection
-    size = collection.trajectories * collection.length
+    if collection.source == "pearl":
+        length, size = environment.horizon, collection.rl_transitions
+    else:
+        length, size = collection.length, collection.trajectories * collection.length
     rng = np.random.default_rng(0)
 
     def numbers(*shape: int) -> np.ndarray:
@@ -90,20 +86,9 @@ def write_data(case: str, folder: Path) -> None:
 
     ds, da = len(environment.observation_names), len(environment.action_names)
     states, actions = numbers(size + 1, ds), numbers(size, da).clip(-1, 1)
-    ends = np.arange(1, size + 1) % collection.length == 0
-    with DatasetWriter(
-        folder / "data.h5",
-        domain=config.domain,
-        rate=environment.rate,
-        observation_names=environment.observation_names,
-        observation_units=environment.observation_units,
-        action_names=environment.action_names,
-        action_units=environment.action_units,
-        horizon=collection.length,
-        seed=0,
-        command="smac bench memory",
-    ) as writer:
-        for number in range(100 if case == "humanoid" else len(training_tasks(config))):
+    ends = np.arange(1, size + 1) % length == 0
+    with dataset_writer(config, folder / "data.h5", seed=0) as writer:
+        for number in range(len(training_tasks(config))):
             arrays = (states[:-1], actions, numbers(size), states[1:], np.zeros(size, bool), ends)
             writer.add_task("train", TaskData(*arrays, task={"number": number}))
 

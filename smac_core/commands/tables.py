@@ -143,8 +143,8 @@ def oracle_share(found: Found) -> dict[str, Any] | None:
     if gain <= 0:
         return None
     by_seed = [
-        round(float((s - o) / (most - o)), 3) if most > o else None
-        for o, s, most in zip(offline, smac, oracle, strict=True)
+        round(float((after - before) / (top - before)), 3) if top > before else None
+        for before, after, top in zip(offline, smac, oracle, strict=True)
     ]
     share = round(float(smac.mean() - offline.mean()) / gain, 3)
     return {"oracle": label, "share": share, "by_seed": by_seed}

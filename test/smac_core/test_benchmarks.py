@@ -57,7 +57,7 @@ def test_the_largest_domain_has_the_papers_sizes():
     config = memory.case_config("humanoid")
     environment, collection = config.environment, config.collection
     assert (len(environment.observation_names), len(environment.action_names)) == (376, 17)
-    assert collection.trajectories * collection.length == 1200
+    assert collection.rl_transitions == 1200
     assert config.networks.policy_hidden == [300, 300, 300]
 
 
