@@ -231,7 +231,16 @@ def copy_run(
 def train(
     dataset: Annotated[Path, typer.Argument(help="A dataset file, as smac collect made it.")],
     out: Annotated[Path, typer.Option(help="The run's folder.")],
-    algorithm: Annotated[str | None, typer.Option(help="smac (the default) or meta_bc.")] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="smac (the default), meta_bc, macaw or borel.")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="macaw, borel: their own hyperparameters (own, the default), or SMAC's sizes, "
+            "rates and batches (matched)."
+        ),
+    ] = None,
     scale: Annotated[str | None, typer.Option(help="smoke, cpu (the default) or paper.")] = None,
     domain: Annotated[str | None, typer.Option(help="Default: the dataset's.")] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
@@ -250,10 +259,13 @@ def train(
     """Meta-train on offline data (algorithm 1, offline phase). Ctrl-C saves; --resume goes on.
 
     [dim]smac train data/sawyer.h5 --algorithm smac --scale cpu --out runs/sawyer[/dim]
+
+    [dim]smac train data/sawyer.h5 --algorithm macaw --preset matched --out runs/macaw[/dim]
     """
     from smac_core.commands import checks
 
     checks.check_choice("--algorithm", algorithm or "smac", checks.ALGORITHMS)
+    checks.check_preset(preset, algorithm or "smac", resume)
     checks.check_dataset(dataset)
     folders = {seed: out}
     if seeds:
@@ -265,11 +277,14 @@ def train(
         else:
             checks.check_new_run(folder)
     if not resume:
-        from smac_core.config import load_config
+        from smac_core.config import load_config, override_config
         from smac_core.data.dataset import Dataset
+        from smac_core.presets import configured
 
         data = Dataset.load(dataset)
         config = load_config(domain or data.domain, scale or "cpu", changes)
+        config = configured(config, algorithm or "smac", preset or "own")
+        config = override_config(config, changes)  # they come before the preset's
     from smac_core.devices import resolve_device, use_threads
     from smac_core.training.offline import train_offline
     from smac_core.training.run import Run

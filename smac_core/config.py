@@ -173,7 +173,7 @@ class SelfSupervised(_Section):
 class Online(_Section):
     """PEARL with true rewards: the source of offline data, and at its end the online oracle.
 
-    Learning rate, discount, target rate and reward scale are those of ``updates``. "oyster" is
+    Learning rate, discount and target rate are those of ``updates``. "oyster" is
     PEARL's published code, "SMAC" the run that made SMAC's data (authors' code).
     """
 
@@ -187,10 +187,74 @@ class Online(_Section):
     rl_batch: int = Field(256, gt=0)  # transitions a task; oyster
     context_batch: int = Field(100, gt=0)  # transitions of a history; oyster (Humanoid: 256)
     kl_weight: float = Field(0.1, ge=0)  # of the KL summed over tasks; oyster
+    # null: updates.reward_scale (oyster); the entropy has coefficient 1, so more explores less
+    reward_scale: float | None = Field(None, gt=0)
     regularization: float = Field(1e-3, ge=0)  # of mean^2 and log_std^2 of the policy; oyster
     capacity: int = Field(100_000, gt=0)  # transitions kept a task; ours, never full in 500
     evaluate_every: int = Field(10, gt=0)  # iterations; ours
     checkpoint_every: int = Field(5, gt=0)  # iterations; ours
+
+
+class Macaw(_Section):
+    """MACAW (Mitchell et al. 2021): the authors' code's settings, save for the number of steps.
+
+    Discount: ``updates``'. Rewards are not scaled, returns are standardised. Preset ``matched``
+    (smac_core.presets): SMAC's sizes.
+    """
+
+    steps: int = Field(50_000, gt=0)  # SMAC's (appendix C.3)
+    hidden: list[int] = [100, 100, 100]  # of policy and value function
+    layer_latent: int = Field(100, ge=0)  # numbers that make a layer's weights; 0: plain layers
+    policy_deviation: float = Field(0.2, gt=0)  # of the normal around tanh mu(s)
+    head_hidden: list[int] = [32]  # of the advantage head
+    head_coefficient: float = Field(0.01, gt=0)  # c, learned from here
+    temperature: float = Field(1.0, gt=0)  # T of the advantage weights
+    largest_weight: float = Field(20.0, gt=1)
+    inner_steps: int = Field(1, gt=0)  # in training and at meta-test time
+    inner_learning_rate: float = Field(1e-3, gt=0)  # where each tensor's own begins
+    rate_learning_rate: float = Field(1e-3, gt=0)  # Adam, of these
+    policy_learning_rate: float = Field(1e-4, gt=0)  # Adam, outer
+    value_learning_rate: float = Field(1e-5, gt=0)  # likewise
+    target_rate: float = Field(0.1, gt=0, le=1)  # of the value function's running average
+    meta_batch: int = Field(5, gt=0)  # tasks
+    inner_batch: int = Field(256, gt=0)  # transitions of a task, in time order
+    outer_batch: int = Field(256, gt=0)  # likewise, at random
+
+
+class Borel(_Section):
+    """BOReL (Dorfman et al. 2021): the authors' code's settings, save for the number of steps.
+
+    Preset ``matched``: SMAC's sizes of actor and critic.
+    """
+
+    belief_steps: int = Field(10_000, gt=0)  # of the belief VAE, before SAC's
+    steps: int = Field(50_000, gt=0)  # of SAC (appendix C.3: SMAC's)
+    latent_dim: int = Field(5, gt=0)  # of the belief: mean and log-variance
+    hidden_state: int = Field(128, gt=0)  # of the GRU
+    observation_embedding: int = Field(32, gt=0)
+    action_embedding: int = Field(16, gt=0)
+    reward_embedding: int = Field(16, gt=0)
+    decoder_hidden: list[int] = Field([32, 32], min_length=1)
+    kl_weight: float = Field(0.05, ge=0)  # of KL(q_t || q_{t-1})
+    belief_learning_rate: float = Field(3e-4, gt=0)
+    belief_tasks: int = Field(4, gt=0)  # of a gradient step
+    belief_rollouts: int = Field(8, gt=0)  # of each of them
+    rollout_episodes: int = Field(2, gt=0)  # of a rollout: the belief lives as long
+    # of a rollout's posteriors, those drawn to reconstruct its rewards; null: all, which for two
+    # episodes of 200 steps are 160,000 pairs a rollout. Unbiased; ours, the authors' code takes all
+    belief_posteriors: int | None = Field(32, gt=0)
+    # random orders in which a task's trajectories become the rollouts that SAC learns from; each
+    # shows every trajectory once in each place
+    augmented_orders: int = Field(1, gt=0)
+    hidden: list[int] = [256, 256]  # actor and critic
+    learning_rate: float = Field(3e-4, gt=0)
+    entropy_coefficient: float = Field(0.2, ge=0)
+    target_rate: float = Field(0.005, gt=0, le=1)
+    meta_batch: int = Field(16, gt=0)  # tasks
+    rl_batch: int = Field(256, gt=0)  # transitions a task
+    # reward relabelling: "module:function" that gives a task's rewards [N] for (observations,
+    # actions, next_observations, task); null: off, as in the comparison, which does not know it
+    reward_function: str | None = None
 
 
 class Evaluation(_Section):
@@ -225,6 +289,8 @@ class Config(_Section):
     self_supervised: SelfSupervised
     evaluation: Evaluation
     online: Online | None = None  # null: a domain without PEARL
+    macaw: Macaw = Macaw()
+    borel: Borel = Borel()
     execution: Execution = Execution()
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from smac_core.agent import Agent, choose
+from smac_core.agents.context import Agent, choose
 from smac_core.networks import LOG_STD_RANGE, Gaussian
 
 LATENTS = {  # how z may be chosen in each mode

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smac_core.agent import Agent, choose
+from smac_core.agents.interface import MetaAgent
 from smac_core.config import Evaluation
 from smac_core.data.dataset import TaskData
+from smac_core.data.trajectories import Trajectories
 from smac_core.intervals import interval
-from smac_core.networks import Gaussian
 from smac_core.training.environment_pool import EnvironmentPool
-from smac_core.training.rollout import Trajectories, rollout
+from smac_core.training.rollout import rollout
 
 ContextSource = Literal["online", "offline"]
 
@@ -37,8 +37,10 @@ class MetaTest:
     exploration_returns: (
         np.ndarray
     )  # [K, R], mean over exploration episodes; NaN from offline context
-    kl: np.ndarray  # [K, R], D_KL(posterior || prior)
-    decoder_error: np.ndarray  # [K, R], mean squared error of decoded rewards, last episode
+    kl: np.ndarray  # [K, R], D_KL(posterior || prior); NaN where there is no posterior
+    decoder_error: (
+        np.ndarray
+    )  # [K, R], mean squared error of expected rewards, last episode; NaN where none are
     trajectories: Trajectories  # the last episodes, [K * R, H], repeats of a task adjacent
     explorations: list[Trajectories]  # likewise each exploration episode; none: offline context
 
@@ -51,11 +53,9 @@ class MetaTest:
             "repeats": self.returns.shape[1],
             "return": interval(self.returns.mean(1)),
             "success": interval(self.success.mean(1)),
-            "exploration_return": (
-                float(self.exploration_returns.mean()) if self.context == "online" else None
-            ),
-            "kl": float(self.kl.mean()),
-            "decoder_error": float(self.decoder_error.mean()),
+            "exploration_return": _mean(self.exploration_returns),
+            "kl": _mean(self.kl),
+            "decoder_error": _mean(self.decoder_error),
             "by_behavior": {},
         }
         for behavior in sorted(set(behaviors)):
@@ -70,7 +70,7 @@ class MetaTest:
 
 def meta_test(
     pool: EnvironmentPool,
-    agent: Agent,
+    agent: MetaAgent,
     tasks: list[dict[str, Any]],
     settings: Evaluation,
     *,
@@ -92,28 +92,15 @@ def meta_test(
     repeats = settings.repeats
     # repeat-major while rolling out, so that an environment meets the same task again
     repeated = tasks * repeats
-    arguments = {
-        "horizon": horizon,
-        "generator": generator,
-        "advance": advance,
-    }
+    arguments = {"horizon": horizon, "generator": generator, "advance": advance}
     explored = torch.full((len(repeated),), float("nan"), device=agent.device)
     episodes: list[Trajectories] = []
     if context == "online":
+        explore = agent.explorer(len(repeated), settings, generator)
         for _ in range(settings.exploration_episodes):
-            z = None
-            if settings.exploration_latent == "trajectory":
-                z = agent.prior(len(repeated)).sample(generator)
-            explores = settings.deterministic_exploration
-            episodes.append(
-                rollout(pool, agent, repeated, z, deterministic=explores, **arguments)
-            )
-        history = [torch.cat(parts, 1) for parts in zip(*episodes, strict=True)]
-        history = Trajectories(*history)
-        posterior = agent.infer(
-            history.observations, history.actions, history.rewards, history.present
-        )
-        explored = history.returns / settings.exploration_episodes
+            episodes.append(rollout(pool, explore(), repeated, **arguments))
+        history = episodes
+        explored = torch.stack([episode.returns for episode in episodes]).mean(0)
     else:
         if offline is None or len(offline) != len(tasks):
             found = "none" if offline is None else f"data of {len(offline)}"
@@ -121,12 +108,14 @@ def meta_test(
                 f"offline context for {len(tasks)} tasks needs each task's offline data, found "
                 f"{found}"
             )
-        length = settings.exploration_episodes * horizon
-        posterior = infer_offline(agent, offline * repeats, length, generator)
-    z = choose(posterior, settings.posterior_latent, generator)
-    last = rollout(pool, agent, repeated, z, deterministic=True, **arguments)
-    decoded = agent.label(last.observations, last.actions, z)
-    error = ((decoded - last.rewards) ** 2 * last.present).sum(-1) / last.present.sum(-1)
+        history = agent.recall(offline * repeats, settings, horizon, generator)
+    adapted = agent.adapt(history, settings, generator)
+    last = rollout(pool, adapted.actor, repeated, **arguments)
+    unknown = torch.full_like(explored, float("nan"))
+    error = unknown
+    if adapted.expected_rewards is not None:
+        expected = adapted.expected_rewards(last)
+        error = ((expected - last.rewards) ** 2 * last.present).sum(-1) / last.present.sum(-1)
 
     def by_task(values: Tensor) -> np.ndarray:
         return values.view(repeats, len(tasks)).T.cpu().numpy()
@@ -142,23 +131,13 @@ def meta_test(
         returns=by_task(last.returns),
         success=by_task(last.final_success),
         exploration_returns=by_task(explored),
-        kl=by_task(posterior.kl_from_standard_normal()),
+        kl=by_task(unknown if adapted.kl is None else adapted.kl),
         decoder_error=by_task(error),
         trajectories=ordered(last),
         explorations=[ordered(episode) for episode in episodes],
     )
 
 
-def infer_offline(
-    agent: Agent, data: list[TaskData], count: int, generator: torch.Generator | None = None
-) -> Gaussian:
-    """Posteriors [K, dz] given ``count`` transitions of each history, with replacement."""
-    device = agent.device
-    columns: tuple[list[Tensor], list[Tensor], list[Tensor]] = ([], [], [])
-    for task in (task.history for task in data):
-        uniform = torch.rand(count, device=device, generator=generator)
-        index = (uniform * len(task.rewards)).long().cpu().numpy()
-        columns[0].append(torch.from_numpy(task.observations[index]))
-        columns[1].append(torch.from_numpy(task.actions[index]))
-        columns[2].append(torch.from_numpy(task.rewards[index]))
-    return agent.infer(*(torch.stack(column).to(device) for column in columns))
+def _mean(values: np.ndarray) -> float | None:
+    """The mean; None where there is nothing to average (JSON knows no NaN)."""
+    return None if np.isnan(values).any() else float(values.mean())

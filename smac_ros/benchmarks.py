@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.benchmarks.measurement import report
 from smac_core.config import Config, load_config
 from smac_core.controller import Controller

@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 from smac_core.controller import LATENTS
 from smac_core.errors import InputError
 from smac_core.networks import Gaussian
-from smac_core.training.run import load_agent, run_folder
+from smac_core.training.run import load_context_agent, run_folder
 from smac_ros.base_node import SPIN, Parameter, SmacNode, latched, reliable, run, sensor
 from smac_ros.command_topics import CommandTopics
 from smac_ros.contract import load_contract, message_class
@@ -118,7 +118,8 @@ class PolicyNode(SmacNode):
             return None
         folder = run_folder(name, self._contract.domain)
         there = [phase for phase in PHASES if (folder / phase / "checkpoints").exists()]
-        agent, config, state = load_agent(folder, self.setting("phase") or (there or PHASES)[0])
+        phase = self.setting("phase") or (there or PHASES)[0]
+        agent, config, state = load_context_agent(folder, phase)
         self._contract.check_run(config.environment, state["contract"], folder)
         return Weights(agent.requires_grad_(False), 0, "")
 

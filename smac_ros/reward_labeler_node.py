@@ -17,10 +17,10 @@ from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String, UInt8MultiArray
 
+from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.training.labelling import Labeler
-from smac_core.training.rollout import Trajectories
-from smac_core.training.run import load_agent, load_dataset, run_folder
+from smac_core.training.run import load_context_agent, load_dataset, run_folder
 from smac_ros.base_node import Parameter, SmacNode, latched, reliable, run, sensor
 from smac_ros.contract import (
     Command,
@@ -145,7 +145,7 @@ class RewardLabelerNode(SmacNode):
         if not phase:
             trained = (folder / "self_supervised" / "checkpoints" / "latest").exists()
             phase = "self_supervised" if trained else "offline"
-        agent, config, state = load_agent(folder, phase)
+        agent, config, state = load_context_agent(folder, phase)
         self._contract.check_run(config.environment, state["contract"], folder)
         histories = load_dataset(folder, state, Path(dataset) if dataset else None)
         self._labeler = Labeler(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.config import Networks
 from smac_core.controller import check_sizes
 from smac_core.errors import InputError

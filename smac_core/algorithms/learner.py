@@ -1,108 +1,70 @@
-"""What every algorithm that adapts by context shares: its random draws, optimisers and steps.
+"""What every algorithm is: an agent, optimisers, and gradient steps on what was drawn.
 
 A gradient step is cut in two: ``draw`` does all that is random, the loss is a plain function of
 what was drawn. So an update can be captured as a CUDA graph, compiled, or taken for several seeds
 at once, and compared with itself number for number (see smac_core.training.updates).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smac_core.agent import Agent
+from smac_core.agents.interface import MetaAgent
 from smac_core.config import Config
-from smac_core.data.replay import Batch, Replay
-from smac_core.losses import Info, reward_loss
+from smac_core.data.dataset import Dataset
+from smac_core.losses import Info
 
-
-class Noise(NamedTuple):
-    """Standard normal draws of an update."""
-
-    latent: Tensor  # [T, dz], for z
-    next_actions: Tensor  # [T, N, da], for a' of equation (1)
-    actions: Tensor  # [T, N, da], for a~ of equation (2)
-
-
-class Sample(NamedTuple):
-    """A meta-batch: all that is random in an update."""
-
-    context: Tensor  # [T, N_context, ds + da + 1], histories h
-    batch: Batch  # [T, N, ...], RL batches h'
-    noise: Noise
-
-
+Sample = Any  # all that is random in an update: tensors in (named) tuples
 Loss = Callable[[Sample], tuple[Tensor, Info]]
 
 
-class Learner:
+class Learner(ABC):
     """Trains an agent's networks by gradient steps on a replay.
 
     ``networks`` and ``optimizers`` name all that an exact resume needs. A subclass has, for each
-    phase that it knows, a loss ``<phase>_loss(sample)``, which gives the loss of a gradient step
-    and detached scalars, and ``<phase>_draw(replay, generator)``, its meta-batch.
+    stage that it knows, a loss ``<stage>_loss(sample)``, which gives the loss of a gradient step
+    and detached scalars, and ``<stage>_draw(replay, generator)``, its meta-batch.
     """
 
-    def __init__(self, config: Config, agent: Agent, generator: torch.Generator):
+    def __init__(self, config: Config, agent: MetaAgent, generator: torch.Generator):
         self.config = config
         self.settings = config.updates
         self.agent = agent
         self.generator = generator
         self.networks: dict[str, nn.Module] = {"agent": agent}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.optimizer("inference", [*agent.encoder.parameters(), *agent.decoder.parameters()])
-        self.optimizer("policy", agent.policy.parameters())
 
-    def offline_draw(self, replay: Replay, generator: torch.Generator) -> Sample:
-        """The meta-batch of a gradient step of the offline phase."""
-        return self.draw(replay, generator)
+    @staticmethod
+    @abstractmethod
+    def make_agent(config: Config, observation_dim: int, action_dim: int) -> MetaAgent:
+        """The agent that it trains, untrained."""
 
-    def optimizer(self, name: str, parameters) -> torch.optim.Adam:
-        """Adam (table 1), kept under ``name`` for checkpoints."""
-        rate, graph = self.settings.learning_rate, self.config.execution.graph
-        self.optimizers[name] = adam(parameters, rate, graph=graph > 0)
-        return self.optimizers[name]
+    def prepare(self, dataset: Dataset) -> None:  # noqa: B027 - most need the replay alone
+        """Take what it needs of the data beside the replay; after the standardiser is fitted.
 
-    def draw(
-        self,
-        replay: Replay,
-        generator: torch.Generator,
-        history_online: Tensor | None = None,
-        batch_online: Tensor | None = None,
-        online_window: int | None = None,
-    ) -> Sample:
-        """A meta-batch of T random tasks.
-
-        The masks [T] say of which tasks h and h' come from online data alone (TaskBuffer.sample).
+        Raises:
+            InputError: the data lack what the algorithm needs.
         """
-        settings = self.settings
-        tasks = replay.sample_tasks(settings.meta_batch, generator)
-        context = replay.context.sample(
-            tasks, settings.context_batch, generator, history_online, online_window
-        )
-        rows = replay.rl.sample(tasks, settings.rl_batch, generator, batch_online)
-        shape = (settings.meta_batch, settings.rl_batch, self.agent.action_dim)
-        noise = Noise(
-            self._normal(generator, settings.meta_batch, self.agent.latent_dim),
-            self._normal(generator, *shape),
-            self._normal(generator, *shape),
-        )
-        return Sample(context, replay.layout.unpack(rows), noise)
 
-    def _normal(self, generator: torch.Generator, *shape: int) -> Tensor:
-        return torch.randn(shape, device=self.agent.device, generator=generator)
+    @property
+    def offline_stages(self) -> dict[str, int]:
+        """The stages of the offline phase, one after the other, and how many steps each takes."""
+        return {"offline": self.config.offline.steps}
 
-    def infer(self, sample: Sample) -> tuple[Tensor, Tensor, Info]:
-        """z ~ q(z | h) [T, dz], detached, and the loss of encoder and decoder, equation (3)."""
-        posterior = self.agent.encoder(sample.context)
-        z = posterior.at(sample.noise.latent)
-        kl_weight = self.settings.kl_weight
-        loss, info = reward_loss(
-            self.agent.decoder, posterior, sample.batch, z, kl_weight=kl_weight
-        )
-        return z.detach(), loss, info
+    def begin_stage(self, stage: str) -> None:  # noqa: B027 - most have but one
+        """Called before a stage's first step, and before its next one where a run is resumed."""
+
+    def optimizer(
+        self, name: str, parameters, learning_rate: float | None = None
+    ) -> torch.optim.Adam:
+        """Adam (table 1), kept under ``name`` for checkpoints; its rate: ``updates``' or given."""
+        rate = self.settings.learning_rate if learning_rate is None else learning_rate
+        self.optimizers[name] = adam(parameters, rate, graph=self.config.execution.graph > 0)
+        return self.optimizers[name]
 
     def update(self, loss_of: Loss, sample: Sample) -> Info:
         """One gradient step of every network that the loss reaches."""

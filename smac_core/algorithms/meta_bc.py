@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from smac_core.algorithms.learner import Learner, Sample
+from smac_core.algorithms.context_learner import ContextLearner, Sample
 from smac_core.losses import Info, cloning_actor_loss
 
 
-class MetaBC(Learner):
+class MetaBC(ContextLearner):
     """Infers the task as SMAC does, and imitates the data; no critic, no self-supervised phase."""
 
     def offline_loss(self, sample: Sample) -> tuple[Tensor, Info]:

@@ -9,8 +9,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from smac_core.agent import Agent
-from smac_core.algorithms.learner import Learner, Sample, polyak_update
+from smac_core.agents.context import Agent
+from smac_core.algorithms.context_learner import ContextLearner, Sample
+from smac_core.algorithms.learner import polyak_update
 from smac_core.config import Config, Online, config_directory, domains
 from smac_core.data.replay import Replay
 from smac_core.errors import InputError
@@ -39,10 +40,11 @@ def schedule(config: Config) -> Online:
     return config.online
 
 
-class PEARL(Learner):
+class PEARL(ContextLearner):
     """Actor, critic, value and encoder, from the run's own practice.
 
-    Batch sizes and KL weight are those of ``config.online``, the rest is ``config.updates``'.
+    Batch sizes, KL weight and, where it is set, the reward scale are ``config.online``'s, the rest
+    is ``config.updates``'.
 
     Raises:
         InputError: the configuration has no section ``online``.
@@ -53,6 +55,8 @@ class PEARL(Learner):
         self.online = schedule(config)
         names = ("meta_batch", "rl_batch", "context_batch", "kl_weight")
         own = {name: getattr(self.online, name) for name in names}
+        if self.online.reward_scale is not None:
+            own["reward_scale"] = self.online.reward_scale
         self.settings = self.settings.model_copy(update=own)
         ds, da, dz = agent.observation_dim, agent.action_dim, agent.latent_dim
         hidden = config.networks.critic_hidden

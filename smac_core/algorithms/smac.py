@@ -10,8 +10,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from smac_core.agent import Agent
-from smac_core.algorithms.learner import Learner, Noise, Sample, polyak_update
+from smac_core.agents.context import Agent
+from smac_core.algorithms.context_learner import ContextLearner, Noise, Sample
+from smac_core.algorithms.learner import polyak_update
 from smac_core.config import Config
 from smac_core.data.replay import Batch, Replay
 from smac_core.losses import (
@@ -24,7 +25,7 @@ from smac_core.losses import (
 from smac_core.networks import TwinQ
 
 
-class SMAC(Learner):
+class SMAC(ContextLearner):
     """Offline: actor, critic, encoder and decoder. Self-supervised: actor and critic alone."""
 
     def __init__(self, config: Config, agent: Agent, generator: torch.Generator):

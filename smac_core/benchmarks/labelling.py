@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.benchmarks.measurement import alternate, report
 from smac_core.benchmarks.update import prepare
 from smac_core.config import load_config
 from smac_core.data.replay import Replay
+from smac_core.data.trajectories import Trajectories
 from smac_core.training.labelling import label
-from smac_core.training.rollout import Trajectories
 
 REFERENCE = "reference (one by one)"
 

@@ -131,8 +131,8 @@ def _practise(run, tasks, *, exploration: bool) -> None:
     """A random trajectory in each task, labelled and appended as practice is."""
     import torch
 
+    from smac_core.data.trajectories import Trajectories
     from smac_core.training.labelling import label
-    from smac_core.training.rollout import Trajectories
 
     agent, shape = run.agent, (len(tasks), run.config.environment.horizon)
     observations = torch.randn(*shape, agent.observation_dim)
@@ -142,7 +142,7 @@ def _practise(run, tasks, *, exploration: bool) -> None:
     collected = Trajectories(observations, actions, zeros, following, zeros, ~present, present)
     context = run.config.self_supervised.labelling_context
     rewards = label(agent, run.replay, collected, tasks, context, run.generator)
-    rows = collected.rows(agent, run.replay.layout, rewards)
+    rows = collected.rows(agent.standardizer, run.replay.layout, rewards)
     for task, row in zip(tasks.tolist(), rows, strict=True):
         run.replay.append(task, row, exploration=exploration)
 

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent, LatentActor
 from smac_core.benchmarks.environment import POOL, bench_pool, bench_tasks
 from smac_core.benchmarks.measurement import alternate, report
 from smac_core.config import load_config
-from smac_core.training.rollout import Trajectories, rollout
+from smac_core.data.trajectories import Trajectories
+from smac_core.training.rollout import rollout
 
 SEED = 0
 
@@ -32,9 +33,8 @@ def bench_rollout(domain: str, *, seconds: float, workers: int, device: str) -> 
         def episodes() -> Trajectories:
             generator.manual_seed(SEED)
             z = agent.prior(POOL).sample(generator)
-            return rollout(
-                pool, agent, tasks, z, horizon=horizon, deterministic=False, generator=generator
-            )
+            actor = LatentActor(agent, z, deterministic=False, generator=generator)
+            return rollout(pool, actor, tasks, horizon=horizon, generator=generator)
 
         def roll() -> int:
             return int(episodes().present.sum())

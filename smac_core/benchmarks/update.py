@@ -3,12 +3,15 @@
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from smac_core.agent import Agent
-from smac_core.algorithms import SMAC
+from smac_core.agents.context import Agent
+from smac_core.algorithms import ALGORITHMS, SMAC
+from smac_core.algorithms.learner import Learner
 from smac_core.benchmarks.measurement import alternate, report
 from smac_core.benchmarks.textbook import (
     ACTION_DIM,
@@ -18,12 +21,15 @@ from smac_core.benchmarks.textbook import (
     TextbookUpdate,
 )
 from smac_core.config import Config, load_config, override_config
+from smac_core.data.dataset import Dataset, TaskData
 from smac_core.data.replay import Layout, Replay
-from smac_core.training.updates import Phase, Updates
+from smac_core.presets import HAVE_PRESETS, PRESETS, configured
+from smac_core.training.updates import Updates
 
 REFERENCE = "reference (offline)"
 PEARL_TERM = ["self_supervised.lambda_pearl=1"]  # as on MuJoCo domains: all that there is to do
-PHASES: tuple[Phase, ...] = ("offline", "self_supervised")
+PHASES = ("offline", "self_supervised")
+EPISODE = 200  # steps: what MACAW's returns and BOReL's beliefs run over
 
 
 def bench_update(
@@ -31,6 +37,7 @@ def bench_update(
 ) -> dict[str, Any]:
     """Updates a second of both phases at a scale's sizes, on random data, and the reference's.
 
+    MACAW's and BOReL's too, each with its own hyperparameters and with SMAC's sizes.
     ``seeds``: also of so many seeds at once, all of theirs counted. ``compiled``: also compiled.
     """
     config = load_config("sawyer", scale, PEARL_TERM)
@@ -50,6 +57,14 @@ def bench_update(
             if seeds:
                 name = f"{phase}, {precision}, {seeds} seeds"
                 work[name] = _steps(config, [change], phase, device, seeds)
+    for algorithm in HAVE_PRESETS:
+        for preset in PRESETS:
+            chosen = configured(config, algorithm, preset)
+            learner, replay = prepare_other(chosen, algorithm, device)
+            for stage in learner.offline_stages:
+                learner.begin_stage(stage)
+                named = "" if stage == "offline" else f" {stage}"
+                work[f"{algorithm}{named}, {preset}"] = steps([(learner, replay)], stage)
     measured = alternate(work, seconds, device)
     return report("update", "updates/s", measured, REFERENCE) | {
         "scale": scale,
@@ -58,13 +73,13 @@ def bench_update(
 
 
 def _steps(
-    config: Config, changes: list[str], phase: Phase, device: str, seeds: int = 1
+    config: Config, changes: list[str], phase: str, device: str, seeds: int = 1
 ) -> Callable[[], int]:
     config = override_config(config, changes)
     return steps([prepare(config, device, seed) for seed in range(seeds)], phase)
 
 
-def steps(learners: list[tuple[SMAC, Replay]], phase: Phase) -> Callable[[], int]:
+def steps(learners: list[tuple[SMAC, Replay]], phase: str) -> Callable[[], int]:
     """What takes gradient steps as training does, and says how many, every learner's counted."""
     updates = Updates(learners, phase)
     at_once = max(learners[0][0].config.execution.graph, 1)
@@ -72,7 +87,7 @@ def steps(learners: list[tuple[SMAC, Replay]], phase: Phase) -> Callable[[], int
 
 
 def _products_alone(
-    config: Config, phase: Phase, precision: str, device: str
+    config: Config, phase: str, precision: str, device: str
 ) -> Callable[[], None]:
     """The arithmetic floor: an update's matrix products and nothing else."""
     sizes = _products(config, phase)
@@ -90,7 +105,7 @@ def _products_alone(
     return multiply
 
 
-def _products(config: Config, phase: Phase) -> Counter[tuple[int, int, int]]:
+def _products(config: Config, phase: str) -> Counter[tuple[int, int, int]]:
     """How often an update multiplies [rows, inputs] by [inputs, outputs].
 
     A pass through a network forward, for its weights' gradient or for its layers' inputs' gradient
@@ -132,6 +147,32 @@ def prepare(config: Config, device: str, seed: int = 0) -> tuple[SMAC, Replay]:
     for task in range(TASKS):
         replay.append(task, rows[task, : TRANSITIONS // 2], exploration=True)
     return SMAC(config, agent, generator), replay
+
+
+def prepare_other(config: Config, algorithm: str, device: str) -> tuple[Learner, Replay]:
+    """A learner of another algorithm, and random data in episodes."""
+    generator = torch.Generator(device).manual_seed(0)
+    torch.manual_seed(0)
+    agent = ALGORITHMS[algorithm].make_agent(config, OBSERVATION_DIM, ACTION_DIM).to(device)
+    rows, layout = random_rows(), Layout(OBSERVATION_DIM, ACTION_DIM)
+    learner = ALGORITHMS[algorithm](config, agent, generator)
+    learner.prepare(random_dataset(rows))
+    return learner, Replay(layout, list(rows.to(device)), TRANSITIONS, device)
+
+
+def random_dataset(rows: torch.Tensor) -> Dataset:
+    """Rows [TASKS, TRANSITIONS, width] as episodes that end by the clock."""
+    ends = np.arange(1, TRANSITIONS + 1) % EPISODE == 0
+    tasks = []
+    for number, batch in enumerate(rows):
+        arrays = Layout(OBSERVATION_DIM, ACTION_DIM).unpack(batch)[:4]
+        arrays = (part.contiguous().numpy() for part in arrays)
+        tasks.append(TaskData(*arrays, np.zeros_like(ends), ends, {"number": number}))
+    names = {"observation_names": OBSERVATION_DIM, "action_names": ACTION_DIM}
+    names |= {"observation_units": OBSERVATION_DIM, "action_units": ACTION_DIM}
+    more = {name: [""] * count for name, count in names.items()}
+    more |= {"rate": None, "contract": None, "fingerprint": "", "command": "", "git": "", "seed": 0}
+    return Dataset(path=Path("random"), domain="", horizon=EPISODE, train=tasks, test=[], **more)
 
 
 def random_rows() -> torch.Tensor:

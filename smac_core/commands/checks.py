@@ -9,8 +9,9 @@ from pathlib import Path
 
 from smac_core.errors import InputError
 from smac_core.phases import ONLINE, PHASES
+from smac_core.presets import HAVE_PRESETS, PRESETS
 
-ALGORITHMS = ("smac", "meta_bc")  # the keys of smac_core.algorithms.OFFLINE, which loads torch
+ALGORITHMS = ("smac", "meta_bc", "macaw", "borel")  # smac_core.algorithms.OFFLINE, without torch
 CONTEXTS = ("online", "offline", "both")
 FILMS = (".gif", ".mp4", ".png")
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file starts
@@ -20,6 +21,18 @@ def check_choice(option: str, found: str, choices: Sequence[str]) -> None:
     """Raises InputError unless ``found`` is one of ``choices``."""
     if found not in choices:
         raise InputError(option, "name", found, " or ".join(choices))
+
+
+def check_preset(preset: str | None, algorithm: str, resume: bool) -> None:
+    """Raises InputError where ``--preset`` is none, or the run has none to choose."""
+    if preset is None:
+        return
+    check_choice("--preset", preset, PRESETS)
+    if resume:
+        raise InputError("--preset", "value", f"{preset} beside --resume", "a run keeps its own")
+    if algorithm not in HAVE_PRESETS:
+        expected = f"--algorithm {' or '.join(HAVE_PRESETS)}: others have one set"
+        raise InputError("--preset", "algorithm", algorithm, expected)
 
 
 def check_dataset(path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from smac_core.config import Config, Environment, Evaluation, override_config
 from smac_core.data.dataset import Dataset, TaskData
+from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.evaluation import MetaTest, meta_test
 from smac_core.intervals import interval
@@ -20,7 +21,6 @@ from smac_core.provenance import command, git_revision
 from smac_core.tasks import held_out_tasks, load_tasks, training_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.progress import Progress
-from smac_core.training.rollout import Trajectories
 from smac_core.training.run import load_agent, load_dataset, write_json
 
 CONTEXTS = {"online": ("online",), "offline": ("offline",), "both": ("online", "offline")}
@@ -90,7 +90,7 @@ def evaluate_run(
                     generator=torch.Generator(device).manual_seed(seed),
                     advance=bar.advance,
                 )
-                results[source] = result.summary()
+                results[source] = result.summary() | {"adaptation": agent.adapts_to[source]}
                 place = evaluation_file(directory, phase, kept_as(source, settings, usual), tasks)
                 keep(place, result, config.environment)
                 write_json(place, origin | {source: results[source]})
@@ -112,14 +112,17 @@ def evaluation_file(directory: Path, phase: str, context: str, tasks: str = "tes
 def kept_as(context: str, settings: Evaluation, usual: Evaluation) -> str:
     """An evaluation's context by name: online, online_stochastic or offline.
 
-    Exploration with another latent variable than ``usual``, in the run's own configuration, has
-    a name of its own: online_trajectory, one z a trajectory in place of one a step.
+    Exploration otherwise than ``usual``, in the run's own configuration, has a name of its own:
+    online_trajectory, one z a trajectory in place of one a step; online_after_1, one episode.
     """
     if context != "online":
         return context
     name = context if settings.deterministic_exploration else STOCHASTIC
-    other = settings.exploration_latent != usual.exploration_latent
-    return f"{name}_{settings.exploration_latent}" if other else name
+    if settings.exploration_latent != usual.exploration_latent:
+        name += f"_{settings.exploration_latent}"
+    if settings.exploration_episodes != usual.exploration_episodes:
+        name += f"_after_{settings.exploration_episodes}"
+    return name
 
 
 def make_pool(config: Config, workers: int, size: int = 60) -> EnvironmentPool:
@@ -253,7 +256,10 @@ def show_results(results: dict[str, Any]) -> None:
         for name, row in rows.items():
             cells = [percent(row[measure]) for measure in measures]
             table.add_row(context, name, str(row["tasks"]), *cells, plain(row["return"]))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for context in [name for name in CONTEXTS["both"] if name in results]:
+        console.print(f"{context}: {results[context]['adaptation']}", style="dim")
 
 
 def percent(value: dict[str, float | None]) -> str:

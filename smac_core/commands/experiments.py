@@ -10,6 +10,7 @@ from smac_core.config import Config, override_config
 from smac_core.errors import InputError
 from smac_core.figures import COLORS
 from smac_core.phases import ONLINE
+from smac_core.presets import configured
 
 DATA_ROW = "data"  # the row of the offline data, which no method made
 
@@ -23,6 +24,7 @@ class Method:
     phase: str
     color: str
     algorithm: str = "smac"
+    preset: str = "own"  # smac_core.presets
     actor: str = "awac"  # updates.actor
     evaluation: tuple[str, ...] = ()  # what its evaluation changes in the configuration
 
@@ -34,8 +36,11 @@ class Method:
         changes = [f"updates.actor={self.actor}"] if self.actor != "awac" else []
         if self.actor == "sac" and config.updates.entropy_coefficient == 0:
             changes.append("updates.entropy_coefficient=1.0")
-        return override_config(config, changes)
+        return configured(override_config(config, changes), self.algorithm, self.preset)
 
+
+# BOReL's own protocol: a belief lives for two episodes, and the second one is scored
+TWO_EPISODES = ("evaluation.exploration_episodes=1",)
 
 METHODS = {
     "meta_bc": Method("meta-BC", "meta_bc", "offline", "#55a868", algorithm="meta_bc"),
@@ -52,6 +57,41 @@ METHODS = {
     ),
     "true_rewards": Method(
         "SMAC, true rewards", "smac", "true_rewards", COLORS["true_rewards"]
+    ),
+    "macaw": Method("MACAW", "macaw", "offline", "#bc8f5f", algorithm="macaw"),
+    "macaw_matched": Method(
+        "MACAW, matched to SMAC",
+        "macaw_matched",
+        "offline",
+        "#8c613c",
+        algorithm="macaw",
+        preset="matched",
+    ),
+    "borel": Method("BOReL", "borel", "offline", "#da8bc3", algorithm="borel"),
+    "borel_matched": Method(
+        "BOReL, matched to SMAC",
+        "borel_matched",
+        "offline",
+        "#a05195",
+        algorithm="borel",
+        preset="matched",
+    ),
+    "borel_two_episodes": Method(
+        "BOReL, its own protocol",
+        "borel",
+        "offline",
+        "#e8b5dc",
+        algorithm="borel",
+        evaluation=TWO_EPISODES,
+    ),
+    "borel_matched_two_episodes": Method(
+        "BOReL, matched, its own protocol",
+        "borel_matched",
+        "offline",
+        "#c38dbb",
+        algorithm="borel",
+        preset="matched",
+        evaluation=TWO_EPISODES,
     ),
     "test_scenes": Method(
         "SMAC, in the test scenes", "smac", "test_scenes", COLORS["test_scenes"]
@@ -74,6 +114,7 @@ METHODS = {
     ),
 }
 ORACLES = tuple(name for name, method in METHODS.items() if method.phase == ONLINE)
+ONLINE_ONLY = (*ORACLES, *(n for n, m in METHODS.items() if m.evaluation == TWO_EPISODES))
 
 # what is gained over what, task by task
 PAIRS = [
@@ -89,6 +130,10 @@ PAIRS = [
     ("oracle", "smac"),
     ("oracle_trajectory", "smac"),
     ("offline", "meta_bc"),
+    ("smac", "macaw"),
+    ("smac", "macaw_matched"),
+    ("smac", "borel"),
+    ("smac", "borel_matched"),
 ]
 
 
@@ -113,6 +158,12 @@ FIGURES = {
             "actor_ablation",
             "sac_ablation",
             "true_rewards",
+            "macaw",
+            "macaw_matched",
+            "borel",
+            "borel_matched",
+            "borel_two_episodes",
+            "borel_matched_two_episodes",
             "oracle",
             "oracle_trajectory",
         ),

@@ -34,7 +34,9 @@ Scores = list[dict[str, Any]]
 CURVES = ("return", "success", "exploration_return", "kl", "decoder_error")
 LABELS = {"return": "return", "success": "success (%)"}
 # what has no self-supervised phase
-LINES = {DATA_ROW: ":", "meta_bc": "-."} | dict.fromkeys(ORACLES, "--")
+BASELINES = tuple(name for name, m in METHODS.items() if m.algorithm in ("macaw", "borel"))
+LINES = {DATA_ROW: ":", "meta_bc": "-."} | dict.fromkeys(BASELINES, (0, (3, 1, 1, 1)))
+LINES |= dict.fromkeys(ORACLES, "--")
 FIG8_COLORS = {"smac": "#4c72b0", "test_scenes": "#c44e52", "test_scenes_true_rewards": "#222222"}
 PHASES = ("offline", "self_supervised")  # before and after, in figures 2, 6 and 7
 TITLES = {"offline": "after the offline phase", "self_supervised": "after self-supervision"}

@@ -27,12 +27,13 @@ from smac_core.commands.evaluate import (
     make_pool,
     offline_data,
 )
-from smac_core.commands.experiments import DATA_ROW, METHODS, ORACLES, Method
+from smac_core.commands.experiments import DATA_ROW, METHODS, ONLINE_ONLY, ORACLES, Method
 from smac_core.config import Config, ConfigError, differing, override_config, parse_config
 from smac_core.data.dataset import Dataset, TaskData
 from smac_core.errors import InputError
 from smac_core.folder_lock import locked
 from smac_core.phases import ONLINE
+from smac_core.presets import HAVE_PRESETS
 from smac_core.provenance import command
 from smac_core.tasks import held_out_tasks
 from smac_core.training import self_supervised
@@ -98,13 +99,15 @@ class Pipeline:
             write_json(path, self._settings())
             return
         kept = json.loads(path.read_text())
-        kept["config"] = kept_config(kept["config"], path)
-        others = differing(kept, self._settings())
+        asked = self._settings()
+        kept["config"] = kept_config(kept["config"], path, asked["config"])
+        others = differing(kept, asked)
         if others:
             key, found, mine = others[0]
             more = f" ({len(others) - 1} more differ)" if len(others) > 1 else ""
             expected = f"{mine}, as asked for{more}: ask for what is there, or give another --out"
             raise InputError(path, key, found, expected)
+        write_json(path, asked)  # from now on with what a later version added
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -163,7 +166,7 @@ class Pipeline:
         tested = bool(Dataset.load(self.data).test)
         jobs = []
         for name in self.methods:
-            context = "both" if tested and name not in ORACLES else "online"
+            context = "both" if tested and name not in ONLINE_ONLY else "online"
             jobs.append(EvaluationJob(name, "test", context, METHODS[name].evaluation))
             if not self.compares_contexts:
                 continue
@@ -198,7 +201,8 @@ class Pipeline:
         for key in EXPLORATION if context == "offline" else ():
             wanted[key] = protocol[key]  # it explores nothing
         made = (found["step"], found["evaluation_seed"], protocol)
-        same = made == (last_step(self.config, method.phase), self.seed, wanted)
+        last = last_step(method.config(self.config), method.phase)
+        same = made == (last, self.seed, wanted)
         return found[context] if same else None
 
     def evaluate(self, pool: EnvironmentPool) -> None:
@@ -297,12 +301,16 @@ def _by_task(tasks: list[TaskData], horizon: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def kept_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
+def kept_config(config: dict[str, Any], path: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """A configuration as a file has kept it; what there was not to be set then has its default.
+
+    An algorithm that there was not then has run in no folder of that time: its section is as
+    ``asked``.
 
     Raises:
         InputError: it has what this version does not know.
     """
+    config = {name: asked[name] for name in HAVE_PRESETS} | config
     try:
         return parse_config(config, str(path)).model_dump(mode="json")
     except ConfigError as error:

@@ -9,15 +9,17 @@ import imageio.v3 as imageio
 import numpy as np
 import torch
 
-from smac_core.agent import choose
+from smac_core.agents.interface import Actor
 from smac_core.commands.checks import check_film
 from smac_core.commands.evaluate import choose_tasks
 from smac_core.config import Config
+from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.training.collection import make_policy
 from smac_core.training.run import load_agent
 
 STRIP = 5  # pictures in a .png strip
+ALONE = np.arange(1)  # the one episode that an actor acts in
 
 Frame = np.ndarray  # [height, width, 3] uint8
 Act = Callable[[np.ndarray], np.ndarray]
@@ -43,29 +45,36 @@ def film_run(
     generator = torch.Generator().manual_seed(seed)
     settings = config.evaluation
     env, task = _open(config, tasks, number, out, width, height)
-    history: tuple[list[np.ndarray], list[np.ndarray], list[float]] = ([], [], [])
-
-    def acting(z: torch.Tensor | None) -> Act:
-        def act(observation: np.ndarray) -> np.ndarray:
-            latent = agent.prior(1).sample(generator) if z is None else z
-            inputs = torch.from_numpy(observation)[None]
-            return agent.act(inputs, latent, deterministic=True)[0].numpy()
-
-        return act
-
     frames: list[Frame] = []
-    for episode in range(settings.exploration_episodes):
-        z = None
-        if settings.exploration_latent == "trajectory":
-            z = agent.prior(1).sample(generator)
-        frames += _episode(env, task, acting(z), f"exploration {episode + 1}", history)
-    columns = [torch.from_numpy(np.stack(part)).float()[None] for part in history[:2]]
-    rewards = torch.tensor(history[2])[None]
-    z = choose(agent.infer(*columns, rewards), settings.posterior_latent, generator)
-    adapted = list(_episode(env, task, acting(z), "adapted", history))
+
+    def film(actor: Actor, caption: str) -> Trajectories:
+        transitions: list[tuple] = []
+
+        def act(observation: np.ndarray) -> np.ndarray:
+            return actor.act(ALONE, torch.from_numpy(observation)[None])[0].numpy()
+
+        def told(*transition: Any) -> None:
+            transitions.append(transition)
+            if actor.observes:
+                before, action, after, reward = (
+                    torch.as_tensor(part, dtype=torch.float32)[None] for part in transition[:4]
+                )
+                actor.observe(ALONE, before, action, reward, after)
+
+        frames.extend(_episode(env, task, act, caption, told))
+        return Trajectories.one(*(np.array(c, np.float32) for c in zip(*transitions, strict=True)))
+
+    explore = agent.explorer(1, settings, generator)
+    history = [
+        film(explore(), f"exploration {episode + 1}")
+        for episode in range(settings.exploration_episodes)
+    ]
+    adapted = len(frames)
+    film(agent.adapt(history, settings, generator).actor, "adapted")
     env.close()
     # a strip shows what was learned: the adapted episode alone
-    _write(out, adapted if out.suffix == ".png" else frames + adapted, config.environment.rate)
+    shown = frames[adapted:] if out.suffix == ".png" else frames
+    _write(out, shown, config.environment.rate)
 
 
 def film_policy(
@@ -87,7 +96,7 @@ def film_policy(
     policy = make_policy(collection.policy, collection.policy_kwargs, env, seed)
     env.reset(options={"task": task})
     policy.reset()
-    frames = list(_episode(env, task, policy.act, "behaviour policy", ([], [], [])))
+    frames = list(_episode(env, task, policy.act, "behaviour policy"))
     env.close()
     _write(out, frames, config.environment.rate)
 
@@ -116,20 +125,18 @@ def _episode(
     task: dict[str, Any],
     act: Act,
     caption: str,
-    history: tuple[list[np.ndarray], list[np.ndarray], list[float]],
+    told: Callable[..., None] = lambda *transition: None,
 ) -> Iterator[Frame]:
-    """Frames of one episode; its transitions are appended to ``history``."""
+    """Frames of one episode; ``told``: called with each (s, a, s', r, terminal)."""
     observation, info = env.reset(options={"task": task})
     what = str(task.get("behavior", "")).replace("_", " ")
     over = False
     while not over:
         yield _captioned(env.render(), f"{what}: {caption}", info.get("success", False))
         action = act(observation)
-        history[0].append(observation)
-        history[1].append(action)
-        observation, reward, terminated, truncated, info = env.step(action)
-        history[2].append(float(reward))
-        over = terminated or truncated
+        after, reward, terminated, truncated, info = env.step(action)
+        told(observation, action, after, float(reward), terminated)
+        observation, over = after, terminated or truncated
     yield _captioned(env.render(), f"{what}: {caption}", info.get("success", False))
 
 

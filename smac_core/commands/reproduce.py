@@ -131,11 +131,12 @@ def _lacks(
 ) -> str:
     path = folder / "scores.json"
     scores = json.loads(path.read_text())
+    asked = config.model_dump(mode="json")
     try:
-        found = kept_config(scores["config"], path)
+        found = kept_config(scores["config"], path, asked)
     except InputError as error:
         return str(error)
-    others = differing(found, config.model_dump(mode="json"))
+    others = differing(found, asked)
     if others:
         key, is_there, wanted = others[0]
         return f"it has {key} {is_there}, not {wanted}"

@@ -63,9 +63,11 @@ def table(found: Found, scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row = _named(METHODS[name].label, context, behavior, int(mine.sum()), len(results))
             for measure in measures(scores):
                 row |= measured(measure, _by_task(results, measure)[:, mine])
-            row["kl"] = round(float(np.mean([r["kl"][mine].mean() for r in results])), 3)
-            if METHODS[name].phase != ONLINE:  # PEARL trains no decoder
-                error = np.mean([r["decoder_error"][mine].mean() for r in results])
+            kl = np.mean([r["kl"][mine].mean() for r in results])
+            if np.isfinite(kl):  # MACAW has no posterior
+                row["kl"] = round(float(kl), 3)
+            error = np.mean([r["decoder_error"][mine].mean() for r in results])
+            if METHODS[name].phase != ONLINE and np.isfinite(error):  # PEARL trains no decoder
                 row["decoder_error"] = round(float(error), 4)
             rows.append(row)
     return rows

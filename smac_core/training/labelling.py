@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.config import Config
 from smac_core.data.dataset import Dataset
 from smac_core.data.replay import Replay, TaskBuffer
+from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.networks import ContextEncoder, Gaussian
-from smac_core.training.rollout import Trajectories
 from smac_core.training.run import make_replay
 
 

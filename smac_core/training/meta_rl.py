@@ -15,20 +15,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smac_core.agents.context import LatentActor
 from smac_core.algorithms.pearl import schedule
 from smac_core.config import Config, differing
 from smac_core.data.recording import Recording
 from smac_core.data.replay import Layout
+from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.folder_lock import locked
 from smac_core.networks import Gaussian
 from smac_core.phases import ONLINE
+from smac_core.presets import HAVE_PRESETS
 from smac_core.tasks import held_out_tasks, training_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.metrics import MetricLogger
 from smac_core.training.offline import RunningMeans, save
 from smac_core.training.progress import Progress, Stop, interruptible
-from smac_core.training.rollout import Trajectories, rollout
+from smac_core.training.rollout import rollout
 from smac_core.training.run import Run, check_equally_far
 from smac_core.training.self_supervised import evaluate
 from smac_core.training.updates import Updates
@@ -37,7 +40,7 @@ from smac_core.training.updates import Updates
 def open_run(directory: Path, config: Config, *, seed: int, device: str) -> Run:
     """Begin a PEARL run in a new folder, or go on with the one there, which may be given longer.
 
-    Its arithmetic (``config.execution``) may change on the way.
+    Its arithmetic (``config.execution``) and other algorithms' settings may change on the way.
 
     Raises:
         InputError: the folder holds another run, or one of other settings; the domain has no
@@ -48,8 +51,9 @@ def open_run(directory: Path, config: Config, *, seed: int, device: str) -> Run:
         return Run.create(directory, config, None, algorithm="pearl", seed=seed, device=device)
     if not (directory / ONLINE / "checkpoints" / "latest").exists():
         raise InputError(directory, "run.json", "another run", "a PEARL run, or a new folder")
-    allowed = config.execution.model_dump(mode="json").items()
-    changes = [f"execution.{key}={json.dumps(value)}" for key, value in allowed]
+    tree = config.model_dump(mode="json")
+    allowed = ("execution", *HAVE_PRESETS)
+    changes = [f"{name}={json.dumps(tree[name])}" for name in allowed]
     changes.append(f"online.iterations={online.iterations}")
     run = Run.resume(directory, ONLINE, device=device, overrides=changes)
     others = differing({"seed": run.seed}, {"seed": seed})
@@ -279,11 +283,9 @@ def _roll(
 ) -> Trajectories:
     return rollout(
         pool,
-        run.agent,
+        LatentActor(run.agent, z, deterministic=False, generator=generator),
         tasks,
-        z,
         horizon=run.config.environment.horizon,
-        deterministic=False,
         generator=generator,
     )
 

@@ -1,6 +1,7 @@
 """The offline phase (algorithm 1, lines 2 to 5), and its meta behaviour cloning counterpart."""
 
 from contextlib import ExitStack
+from itertools import accumulate
 
 import torch
 
@@ -22,7 +23,7 @@ def train_offline(*runs: Run, quiet: bool = False) -> bool:
     """
     check_equally_far(runs)
     run, settings = runs[0], runs[0].config.offline
-    updates, means = Updates([(run.learner, run.replay) for run in runs], "offline"), RunningMeans()
+    means = RunningMeans()
     with ExitStack() as stack:
         loggers = [
             stack.enter_context(MetricLogger(run.folder, resume_step=run.step or -1))
@@ -31,15 +32,21 @@ def train_offline(*runs: Run, quiet: bool = False) -> bool:
         title = f"offline {run.algorithm}" + (f" x {len(runs)}" if len(runs) > 1 else "")
         bar = stack.enter_context(Progress(title, settings.steps, start=run.step, quiet=quiet))
         stop = stack.enter_context(interruptible("saving a checkpoint"))
+        stage, updates = "", None
         while run.step < settings.steps and not stop.requested:
+            now, end = _stage(run)
+            if now != stage:
+                for one in runs:
+                    one.learner.begin_stage(now)
+                stage, updates = now, Updates([(one.learner, one.replay) for one in runs], now)
             stops = (settings.log_every, settings.checkpoint_every)
-            most = min(settings.steps - run.step, *(n - run.step % n for n in stops))
+            most = min(end - run.step, *(n - run.step % n for n in stops))
             count, info = updates.take(most)
             means.add(info, count)
             for one in runs:
                 one.step += count
                 one.counters["updates"] += count
-            if run.step % settings.log_every == 0 or run.step == settings.steps:
+            if run.step % settings.log_every == 0 or run.step == end:
                 every = means.take()
                 for logger, values in zip(loggers, every, strict=True):
                     logger.log("offline", run.step, values)
@@ -51,6 +58,13 @@ def train_offline(*runs: Run, quiet: bool = False) -> bool:
                 save(runs)
         save(runs)
     return run.step >= settings.steps
+
+
+def _stage(run: Run) -> tuple[str, int]:
+    """The stage of the offline phase that the run's next step belongs to, and where it ends."""
+    stages = run.learner.offline_stages
+    ends = dict(zip(stages, accumulate(stages.values()), strict=True))
+    return next((stage, end) for stage, end in ends.items() if run.step < end)
 
 
 def save(runs: tuple[Run, ...]) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.training.offline import RunningMeans
-from smac_core.training.rollout import Trajectories
 from smac_core.training.run import Run, copy_offline, identity
 from smac_core.training.self_supervised import begin
 from smac_core.training.updates import Updates
@@ -146,7 +146,8 @@ class OnlineTraining:
             terminals,
             device=run.agent.device,
         )
-        rows = trajectory.rows(run.agent, run.replay.layout, trajectory.rewards)[0]
+        rows = trajectory.rows(
+            run.agent.standardizer, run.replay.layout, trajectory.rewards)[0]
         try:
             run.replay.append(task, rows, exploration=exploration and self._explorers_feed_encoder)
         except ValueError as error:

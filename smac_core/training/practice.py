@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent, LatentActor
+from smac_core.data.trajectories import Trajectories
 from smac_core.networks import Gaussian
 from smac_core.phases import has_true_rewards, in_test_scenes
 from smac_core.tasks import held_out_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.labelling import label
-from smac_core.training.rollout import Trajectories, rollout
+from smac_core.training.rollout import rollout
 from smac_core.training.run import Run
 
 
@@ -86,13 +87,13 @@ def collect(
             z = z.sample(random.generator)
         elif settings.exploration_latent == "trajectory":
             z = agent.prior(many * count).sample(random.generator)
+        certain = settings.deterministic_exploration
+        actor = LatentActor(agent, z, deterministic=certain, generator=random.generator)
         collected = rollout(
             pool,
-            agent,
+            actor,
             [scenes[i] for i in practised.repeat(count)],
-            z,
             horizon=run.config.environment.horizon,
-            deterministic=settings.deterministic_exploration,
             generator=random.generator,
             advance=advance,
         )
@@ -107,7 +108,7 @@ def collect(
             error = ((rewards - collected.rewards) ** 2)[collected.present].mean()
             scalars[f"{kind}_label_error"] = error.item()
         explores = kind == "exploration" and not settings.freeze_context_buffer
-        rows = collected.rows(agent, run.replay.layout, rewards)
+        rows = collected.rows(agent.standardizer, run.replay.layout, rewards)
         for place, row, present in zip(places, rows, collected.present, strict=True):
             trajectories.append((int(place), row[present], explores))
         posterior = _posterior(agent, collected, rewards, many) if kind == "exploration" else None

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 
 from smac_core import __version__, checkpoint
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
+from smac_core.agents.interface import MetaAgent
 from smac_core.algorithms import ALGORITHMS, Learner
 from smac_core.checkpoint import CheckpointError, require_match
 from smac_core.config import Config, override_config, parse_config
@@ -56,12 +57,12 @@ class Run:
     step: int = 0  # updates (offline), iterations (other phases)
     iteration_updates: int = 0  # done of the iteration in progress
     practice: dict[str, float] = field(default_factory=dict)  # its scalars, until it is logged
-    practising: Agent | None = None  # the policy of practice ahead, while it is under way
+    practising: MetaAgent | None = None  # the policy of practice ahead, while it is under way
     recording: Recording | None = None  # what becomes offline data, of a run that makes some
     counters: dict[str, int] = field(default_factory=lambda: {"updates": 0, "transitions": 0})
 
     @property
-    def agent(self) -> Agent:
+    def agent(self) -> MetaAgent:
         return self.learner.agent
 
     @property
@@ -168,7 +169,7 @@ class Run:
         torch.manual_seed(seed)
         generator = torch.Generator(device).manual_seed(seed)
         ds, da = len(config.environment.observation_names), len(config.environment.action_names)
-        agent = Agent(ds, da, config.networks).to(device)
+        agent = ALGORITHMS[algorithm].make_agent(config, ds, da).to(device)
         learner = ALGORITHMS[algorithm](config, agent, generator)
         choices = np.random.default_rng(seed)
         run = cls(directory, config, algorithm, seed, dataset, learner, None, generator, choices)
@@ -182,6 +183,7 @@ class Run:
         if self.dataset is not None:
             tasks = replayed_tasks(self.dataset, self.phase)
             self.replay = make_replay(self.agent, tasks, capacity, device)
+            self.learner.prepare(self.dataset)
             return
         layout = Layout(self.agent.observation_dim, self.agent.action_dim)
         nothing = [torch.empty(0, layout.width) for _ in training_tasks(config)]
@@ -307,7 +309,9 @@ def kept_a_task(config: Config, dataset: Dataset | None) -> tuple[str, int]:
     return "self_supervised.online_capacity", config.self_supervised.online_capacity
 
 
-def make_replay(agent: Agent, tasks: list[TaskData], online_capacity: int, device: str) -> Replay:
+def make_replay(
+    agent: MetaAgent, tasks: list[TaskData], online_capacity: int, device: str
+) -> Replay:
     """The tasks' transitions in replay buffers on the training device, standardised once."""
     layout = Layout(agent.observation_dim, agent.action_dim)
 
@@ -398,7 +402,7 @@ def run_folder(name: str, domain: str = "sawyer") -> Path:
 
 def load_agent(
     directory: Path, phase: str, *, device: str = "cpu"
-) -> tuple[Agent, Config, dict[str, Any]]:
+) -> tuple[MetaAgent, Config, dict[str, Any]]:
     """The agent of a phase's last checkpoint (to act, not to train), its configuration and state.
 
     Raises:
@@ -411,9 +415,25 @@ def load_agent(
     folder = checkpoint.find(place)
     tensors, state = checkpoint.load(folder, device=device)
     config = parse_config(state["config"], str(folder / checkpoint.STATE))
-    agent = Agent(state["observation_dim"], state["action_dim"], config.networks).to(device)
+    sizes = (state["observation_dim"], state["action_dim"])
+    agent = ALGORITHMS[state["algorithm"]].make_agent(config, *sizes).to(device)
     load_modules({"agent": agent}, tensors, folder)
     return agent.eval(), config, state
+
+
+def load_context_agent(
+    directory: Path, phase: str, *, device: str = "cpu"
+) -> tuple[Agent, Config, dict[str, Any]]:
+    """``load_agent`` of a run whose agent infers z from a context.
+
+    Raises:
+        InputError: it adapts otherwise; and what ``load_agent`` raises.
+    """
+    agent, config, state = load_agent(directory, phase, device=device)
+    if not isinstance(agent, Agent):
+        found, expected = state["algorithm"], "smac, meta_bc or pearl, which infer z from a context"
+        raise InputError(directory, "algorithm", found, expected)
+    return agent, config, state
 
 
 def load_modules(

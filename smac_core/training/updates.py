@@ -1,11 +1,10 @@
-"""Gradient steps of one phase: one after the other, compiled, in CUDA graphs, for several seeds.
+"""Gradient steps of one stage: one after the other, compiled, in CUDA graphs, for several seeds.
 
 All of them take the same steps (``Learner.update``) with the same random numbers, up to rounding;
 what differs is how fast. ``config.execution`` says which.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,7 +17,7 @@ from smac_core.errors import InputError
 from smac_core.losses import Info
 from smac_core.training.seeds import SeedStack
 
-Phase = Literal["offline", "self_supervised", "online"]
+Stage = str  # offline, self_supervised, online; whatever else the algorithm has a loss of
 WARM_UP = 3  # steps before a capture: libraries allocate their workspaces in the first ones
 
 
@@ -27,19 +26,19 @@ class Updates:
 
     Args:
         learners: each with the replay that it draws from.
-        phase: whose loss.
+        stage: whose loss.
 
     Raises:
         InputError: several seeds are to be compiled.
         ValueError: their configurations differ.
     """
 
-    def __init__(self, learners: list[tuple[Learner, Replay]], phase: Phase):
+    def __init__(self, learners: list[tuple[Learner, Replay]], stage: Stage):
         self._learners = learners
-        self._phase = phase
+        self._stage = stage
         first, replay = learners[0]
         set_precision(first.config.execution)
-        loss = getattr(first, f"{phase}_loss")
+        loss = getattr(first, f"{stage}_loss")
         if first.config.execution.compile:
             if len(learners) > 1:
                 found = f"{len(learners)} seeds at once"
@@ -81,7 +80,7 @@ class Updates:
         return info
 
     def _draw(self, learner: Learner, replay: Replay) -> Sample:
-        return getattr(learner, f"{self._phase}_draw")(replay, learner.generator)
+        return getattr(learner, f"{self._stage}_draw")(replay, learner.generator)
 
     def _storage(self) -> list[tuple[int, int]]:
         """Where the replays' rows lie: a graph reads the addresses that it was captured with."""

@@ -13,6 +13,7 @@ from gymnasium.utils.env_checker import check_env
 
 import sim
 from sim.mujoco.base import ASSETS, States
+from sim.mujoco.cheetah_velocity import rewards as cheetah_rewards
 from sim.mujoco.random_physics import ELEMENTS
 from sim.mujoco.tasks import DOMAINS, make_domain
 
@@ -106,6 +107,28 @@ def test_cheetah_reward_and_observation():
     expected |= {"torso_x": 1.1, "torso_y": 0, "torso_z": 0.5}
     assert shown == pytest.approx(dict.fromkeys(shown, 0.0) | expected)
     assert not domain.terminated(states(domain, qpos=[0, -5, 9])).any()
+
+
+def test_cheetah_rewards_of_any_task_from_float32_observations():
+    """What reward relabelling does: another task's steps, paid as this one."""
+    env, tasks = make("cheetah_velocity"), [{"velocity": 1.7}, {"velocity": 0.4}]
+    paid, steps = [], []
+    for task in tasks:  # the same motion, paid by either
+        before, _ = env.reset(seed=1, options={"task": task})
+        rng = np.random.default_rng(2)
+        for _ in range(20):
+            action = rng.uniform(-1.5, 1.5, 6)  # clipped by the robot
+            after, reward_, *_ = env.step(action)
+            steps.append((before, action, after))
+            paid.append(reward_)
+            before = after
+    before, actions, after = (np.array(column[:20]) for column in zip(*steps, strict=True))
+    along_x = np.eye(20)[17]
+    for start in (0.0, 30.0):  # m; far out float32 is coarser
+        moved = (before + start * along_x, actions, after + start * along_x)
+        shown = [array.astype(np.float32) for array in moved]
+        for task, expected in zip(tasks, (paid[:20], paid[20:]), strict=True):
+            np.testing.assert_allclose(cheetah_rewards(*shown, task), expected, atol=1e-4)
 
 
 def test_cheetah_s_torso_is_mujoco_s():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from smac_core.agent import Agent
-from smac_core.algorithms.learner import Noise, Sample
+from smac_core.agents.context import Agent
+from smac_core.algorithms.context_learner import Noise, Sample
 from smac_core.algorithms.smac import SMAC
 from smac_core.commands.experiments import METHODS
 from smac_core.config import ConfigError, override_config, parse_config

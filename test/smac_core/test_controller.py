@@ -6,7 +6,7 @@ import point_mass
 import pytest
 import torch
 
-from smac_core.agent import Agent, choose
+from smac_core.agents.context import Agent, LatentActor, choose
 from smac_core.config import Networks
 from smac_core.controller import Controller
 from smac_core.training.environment_pool import EnvironmentPool
@@ -77,11 +77,9 @@ def test_acts_as_a_rollout_does(pool, mode, latent, deterministic):
         z = choose(controller.posterior, latent, generator)
     expected = rollout(
         pool,
-        agent,
+        LatentActor(agent, z, deterministic=deterministic, generator=generator),
         [TASK],
-        z,
         horizon=point_mass.HORIZON,
-        deterministic=deterministic,
         generator=generator,
     )
     for _ in range(2):  # a second episode with the seed is the same: nothing is left of the first

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from smac_core.agent import Agent, Standardizer
+from smac_core.agents.context import Agent, LatentActor, Standardizer
 from smac_core.commands.evaluate import data_scores
 from smac_core.data.dataset import TaskData
 from smac_core.errors import InputError
@@ -113,7 +113,7 @@ def test_more_episodes_than_environments(config, pool):
     agent = Agent(2, 2, config.networks)
     tasks = load_tasks(config.tasks.test) * 5  # 50 episodes, 20 environments
     z = torch.zeros(50, agent.latent_dim)
-    found = rollout(pool, agent, tasks, z, horizon=HORIZON, deterministic=True)
+    found = rollout(pool, LatentActor(agent, z, deterministic=True), tasks, horizon=HORIZON)
     assert found.present.all()
     np.testing.assert_allclose(found.rewards[:10], found.rewards[40:], rtol=1e-5)
     torch.testing.assert_close(found.observations[:, 1:], found.next_observations[:, :-1])

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.config import load_config
 from smac_core.data.replay import Layout, Replay
+from smac_core.data.trajectories import Trajectories
 from smac_core.training.labelling import label
-from smac_core.training.rollout import Trajectories
 
 LAYOUT = Layout(3, 2)
 SIZES = (40, 7, 25)  # offline transitions a task

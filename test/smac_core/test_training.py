@@ -17,6 +17,7 @@ from smac_core.checkpoint import CheckpointError
 from smac_core.commands.collect import write_subset
 from smac_core.config import override_config
 from smac_core.data.dataset import Dataset, DatasetWriter, TaskData
+from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.evaluation import meta_test
 from smac_core.figures import load_metrics
@@ -24,7 +25,6 @@ from smac_core.tasks import load_tasks
 from smac_core.training import self_supervised
 from smac_core.training.labelling import Labeler
 from smac_core.training.offline import train_offline
-from smac_core.training.rollout import Trajectories
 from smac_core.training.run import (
     PHASES,
     Run,

@@ -12,7 +12,7 @@ from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String, UInt8MultiArray
 from std_srvs.srv import Trigger
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.config import Networks
 from smac_ros.base_node import latched, reliable
 from smac_ros.contract import CommandReader, load_contract

@@ -18,7 +18,7 @@ pytest.importorskip("pybullet")
 from std_msgs.msg import String, UInt8MultiArray
 from system_processes import HORIZON, PRACTICE, SHIPPED
 
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.training.run import load_agent
 from smac_ros.base_node import latched, reliable
 from smac_ros.contract import message_class

@@ -17,9 +17,10 @@ from sensor_msgs.msg import JointState, PointCloud2  # noqa: E402
 from std_msgs.msg import Header, String, UInt8MultiArray  # noqa: E402
 
 from smac_core import checkpoint  # noqa: E402
-from smac_core.agent import Agent  # noqa: E402
+from smac_core.agents.context import Agent, LatentActor  # noqa: E402
+from smac_core.data.trajectories import Trajectories  # noqa: E402
 from smac_core.training.labelling import Labeler, label  # noqa: E402
-from smac_core.training.rollout import Trajectories, rollout  # noqa: E402
+from smac_core.training.rollout import rollout  # noqa: E402
 from smac_core.training.run import Run  # noqa: E402
 from smac_ros.base_node import latched, reliable  # noqa: E402
 from smac_ros.messages import (  # noqa: E402
@@ -139,8 +140,8 @@ def test_labels_are_those_of_the_training_process(ros, labeler, trained, config,
     generator = torch.Generator().manual_seed(5)
     chosen = [4, 9, 0]
     scenes = [run.dataset.train[task].task for task in chosen]
-    arguments = {"horizon": 20, "deterministic": False, "generator": generator}
-    collected = rollout(pool, run.agent, scenes, None, **arguments)
+    actor = LatentActor(run.agent, None, deterministic=False, generator=generator)
+    collected = rollout(pool, actor, scenes, horizon=20, generator=generator)
     node = labeler()
     robot = Robot(ros)
     for k, task in enumerate(chosen):

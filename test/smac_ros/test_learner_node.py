@@ -22,11 +22,11 @@ from sensor_msgs.msg import PointCloud2  # noqa: E402
 from std_msgs.msg import UInt8MultiArray  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
+from smac_core.data.trajectories import Trajectories  # noqa: E402
 from smac_core.errors import InputError  # noqa: E402
 from smac_core.figures import load_metrics  # noqa: E402
 from smac_core.training import self_supervised  # noqa: E402
 from smac_core.training.online import open_run  # noqa: E402
-from smac_core.training.rollout import Trajectories  # noqa: E402
 from smac_core.training.run import Run, copy_offline, identity  # noqa: E402
 from smac_core.training.updates import Updates  # noqa: E402
 from smac_ros.base_node import latched, leave, reliable  # noqa: E402
@@ -130,7 +130,9 @@ def in_process(run: Run, iterations: list[list[Trajectory]], updates: int) -> Ru
     for trajectories in iterations:
         for t in trajectories:
             one = Trajectories.one(t.observations, t.actions, t.next_observations)
-            rows = one.rows(run.agent, run.replay.layout, torch.from_numpy(t.rewards)[None])
+            rows = one.rows(
+                run.agent.standardizer, run.replay.layout, torch.from_numpy(t.rewards)[None]
+            )
             run.replay.append(t.task, rows[0][one.present[0]], exploration=t.exploration)
         for _ in range(updates):
             steps.take(1)

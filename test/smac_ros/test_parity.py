@@ -12,13 +12,14 @@ pytest.importorskip("pybullet")
 
 from system_processes import PRACTICE, SHIPPED, Bench
 
-from smac_core.agent import choose
+from smac_core.agents.context import LatentActor, choose
+from smac_core.data.trajectories import Trajectories
 from smac_core.evaluation import meta_test
 from smac_core.tasks import load_tasks
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.labelling import Labeler, label
 from smac_core.training.online import open_run
-from smac_core.training.rollout import Trajectories, rollout
+from smac_core.training.rollout import rollout
 from smac_core.training.run import load_agent, load_dataset
 from smac_ros.learner_node import LearnerNode
 from smac_ros.policy_node import PolicyNode
@@ -173,11 +174,9 @@ def test_practice_is_that_of_one_process(plain, shipped, tmp_path):
             z = choose(agent.infer(*context), "sample", generator)
         one = rollout(
             pool,
-            agent,
+            LatentActor(agent, z, deterministic=False, generator=generator),
             [scenes[begin.task]],
-            z,
             horizon=HORIZON,
-            deterministic=False,
             generator=generator,
         )
         tasks, number = torch.tensor([begin.task]), config.self_supervised.labelling_context
@@ -189,7 +188,7 @@ def test_practice_is_that_of_one_process(plain, shipped, tmp_path):
         if begin.mode == "explore":
             rows = one.observations, one.actions, rewards
             explored.setdefault(begin.group, []).append(rows)
-        rows = one.rows(expected.agent, expected.replay.layout, rewards)
+        rows = one.rows(expected.agent.standardizer, expected.replay.layout, rewards)
         expected.replay.append(begin.task, rows[0], exploration=begin.mode == "explore")
     assert len(explored) == many and not torch.isnan(Trajectories(*one).rewards).any()
     for name in ("rl", "context"):

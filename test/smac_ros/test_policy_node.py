@@ -27,7 +27,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String, UInt8MultiArray
 
 from smac_core import checkpoint
-from smac_core.agent import Agent
+from smac_core.agents.context import Agent
 from smac_core.config import Networks, load_config
 from smac_core.controller import Controller
 from smac_ros.contract import load_contract

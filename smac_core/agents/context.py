@@ -1,15 +1,16 @@
-"""What is deployed: the networks that explore, infer the task and act, in raw units.
+"""The agent that adapts by context: it infers z from a history and acts by it, in raw units."""
 
-Algorithms train an ``Agent``'s networks; the agent itself only runs them.
-"""
-
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smac_core.config import Networks, Standardization
+from smac_core.agents.interface import Actor, Adaptation, MetaAgent
+from smac_core.config import Evaluation, Networks, Standardization
+from smac_core.data.dataset import TaskData
+from smac_core.data.trajectories import Trajectories
 from smac_core.networks import ContextEncoder, Gaussian, RewardDecoder, TanhGaussianPolicy
 
 SMALLEST_DEVIATION = 0.01  # of a dimension that hardly moved in the data: do not magnify its noise
@@ -56,8 +57,13 @@ class Standardizer(nn.Module):
         return torch.minimum(torch.maximum(scaled, -self.largest), self.largest)
 
 
-class Agent(nn.Module):
+class Agent(MetaAgent):
     """Encoder, decoder, policy and the standardiser in front of them."""
+
+    adapts_to: ClassVar = {
+        "online": "SMAC's protocol: z given episodes of its own exploration",
+        "offline": "z given offline data of the task (figure 2)",
+    }
 
     def __init__(self, observation_dim: int, action_dim: int, networks: Networks):
         super().__init__()
@@ -109,6 +115,84 @@ class Agent(nn.Module):
     def label(self, observations: Tensor, actions: Tensor, z: Tensor) -> Tensor:
         """Decoded rewards [n, N], equation (4), of raw trajectories and z [n, dz]."""
         return self.decoder(self.standardizer(observations), actions, z)
+
+
+    def explorer(
+        self, count: int, settings: Evaluation, generator: torch.Generator | None = None
+    ) -> Callable[[], Actor]:
+        """z ~ p(z) at every step, or one an episode (``settings.exploration_latent``)."""
+
+        def explore() -> LatentActor:
+            z = None
+            if settings.exploration_latent == "trajectory":
+                z = self.prior(count).sample(generator)
+            return LatentActor(
+                self, z, deterministic=settings.deterministic_exploration, generator=generator
+            )
+
+        return explore
+
+    def adapt(
+        self,
+        history: list[Trajectories],
+        settings: Evaluation,
+        generator: torch.Generator | None = None,
+    ) -> Adaptation:
+        """Act by a z of the posterior given all transitions of the history."""
+        whole = Trajectories(*(torch.cat(parts, 1) for parts in zip(*history, strict=True)))
+        posterior = self.infer(whole.observations, whole.actions, whole.rewards, whole.present)
+        z = choose(posterior, settings.posterior_latent, generator)
+
+        def expected_rewards(found: Trajectories) -> Tensor:
+            return self.label(found.observations, found.actions, z)
+
+        actor = LatentActor(self, z, deterministic=True)
+        return Adaptation(actor, posterior.kl_from_standard_normal(), expected_rewards)
+
+    def recall(
+        self,
+        data: list[TaskData],
+        settings: Evaluation,
+        horizon: int,
+        generator: torch.Generator | None = None,
+    ) -> list[Trajectories]:
+        """As many transitions as exploration would give, drawn from each history."""
+        count = settings.exploration_episodes * horizon
+        rows = []
+        for task in (task.history for task in data):
+            uniform = torch.rand(count, device=self.device, generator=generator)
+            index = (uniform * len(task.rewards)).long().cpu().numpy()
+            arrays = (task.observations, task.actions, task.next_observations, task.rewards)
+            drawn = (array[index] for array in arrays)
+            rows.append(Trajectories.one(*drawn, device=self.device))
+        return [Trajectories(*(torch.cat(parts) for parts in zip(*rows, strict=True)))]
+
+
+class LatentActor(Actor):
+    """Acts by one z an episode [E, dz]; None draws z_t ~ p(z) at every step (algorithm 1)."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        z: Tensor | None,
+        *,
+        deterministic: bool,
+        generator: torch.Generator | None = None,
+    ):
+        self.agent = agent
+        self.z = z
+        self.deterministic = deterministic
+        self.generator = generator
+        self.device = agent.device
+
+    def act(self, episodes: np.ndarray, observations: Tensor) -> Tensor:
+        if self.z is not None:
+            z = self.z[episodes]
+        else:
+            z = self.agent.prior(len(episodes)).sample(self.generator)
+        return self.agent.act(
+            observations, z, deterministic=self.deterministic, generator=self.generator
+        )
 
 
 def choose(

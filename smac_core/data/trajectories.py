@@ -1,0 +1,60 @@
+"""Episodes side by side."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smac_core.data.replay import Layout
+
+
+class Trajectories(NamedTuple):
+    """E episodes of at most H steps, on the agent's device, in raw units."""
+
+    observations: Tensor  # [E, H, ds]
+    actions: Tensor  # [E, H, da]
+    rewards: Tensor  # [E, H], the environment's own; 0 where absent
+    next_observations: Tensor  # [E, H, ds]
+    terminals: Tensor  # [E, H]
+    success: Tensor  # [E, H] bool, after each step
+    present: Tensor  # [E, H] bool; false after an early end
+
+    @classmethod
+    def one(
+        cls,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        next_observations: np.ndarray,
+        rewards: np.ndarray | None = None,
+        terminals: np.ndarray | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> "Trajectories":
+        """One whole episode of arrays [H, ds], [H, da], [H, ds], [H], [H]; None: all 0."""
+        count = len(observations)
+        zeros = np.zeros(count, np.float32)
+        rewards, terminals = (zeros if x is None else x for x in (rewards, terminals))
+        arrays = (observations, actions, rewards, next_observations, terminals)
+        tensors = [torch.tensor(array, device=device).unsqueeze(0) for array in arrays]
+        success = torch.zeros(1, count, dtype=torch.bool, device=device)
+        return cls(*tensors, success, ~success)
+
+    @property
+    def returns(self) -> Tensor:
+        """Sum of rewards [E]."""
+        return self.rewards.sum(-1)
+
+    @property
+    def final_success(self) -> Tensor:
+        """Whether the episode's last step was a success [E]."""
+        last = self.present.sum(-1) - 1
+        return self.success.gather(-1, last.unsqueeze(-1)).squeeze(-1)
+
+    def rows(
+        self, standardize: Callable[[Tensor], Tensor], layout: Layout, rewards: Tensor
+    ) -> Tensor:
+        """Replay rows [E, H, width], standardised, with the rewards [E, H] given."""
+        before, after = standardize(torch.stack([self.observations, self.next_observations]))
+        return layout.pack(before, self.actions, rewards, after, self.terminals)
