@@ -165,9 +165,11 @@ def random_dataset(rows: torch.Tensor) -> Dataset:
     ends = np.arange(1, TRANSITIONS + 1) % EPISODE == 0
     tasks = []
     for number, batch in enumerate(rows):
-        arrays = Layout(OBSERVATION_DIM, ACTION_DIM).unpack(batch)[:4]
-        arrays = (part.contiguous().numpy() for part in arrays)
-        tasks.append(TaskData(*arrays, np.zeros_like(ends), ends, {"number": number}))
+        parts = Layout(OBSERVATION_DIM, ACTION_DIM).unpack(batch)[:3]
+        observations, actions, rewards = (part.contiguous().numpy() for part in parts)
+        following = np.roll(observations, -1, 0)
+        arrays = (observations, actions, rewards, following, np.zeros_like(ends), ends)
+        tasks.append(TaskData(*arrays, {"number": number}))
     names = {"observation_names": OBSERVATION_DIM, "action_names": ACTION_DIM}
     names |= {"observation_units": OBSERVATION_DIM, "action_units": ACTION_DIM}
     more = {name: [""] * count for name, count in names.items()}

@@ -66,6 +66,8 @@ def test_update_reports_every_way(bench):
     results = found["results"]
     ways = {f"{p}, {w}" for p in ("offline", "self_supervised") for w in ("float32", "bfloat16")}
     ways |= {f"{way}, {more}" for way in ways for more in ("2 seeds", "matrix products alone")}
+    stages = ("macaw", "borel belief", "borel")
+    ways |= {f"{stage}, {preset}" for stage in stages for preset in ("own", "matched")}
     assert set(results) == ways | {"reference (offline)"}
     assert results["reference (offline)"]["ratio"] == 1
     assert all(row["lowest"] <= row["median"] <= row["highest"] for row in results.values())

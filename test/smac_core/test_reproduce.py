@@ -93,12 +93,17 @@ def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
 def test_a_mujoco_domain_from_pearl_to_the_oracles_share(smac, tmp_path):
     arguments = ["reproduce", "fig5", "--domain", "cheetah_velocity", "--scale", "smoke", "-q"]
     arguments += ["--seeds", "0", "--out", tmp_path, "--workers", 0]
-    stopped = smac(*arguments, "--minutes", "0.00001", check=False)
+    methods = ("smac", "macaw", "borel", "borel_two_episodes", "oracle", "oracle_trajectory")
+    chosen = ["--methods", ",".join(methods)]
+    stopped = smac(*arguments, *chosen, "--minutes", "0.00001", check=False)
     assert stopped.returncode == 75, stopped.stderr
-    smac(*arguments)
+    smac(*arguments, *chosen)
     seed, results = tmp_path / "cheetah_velocity_smoke/seed_0", tmp_path / "cheetah_velocity_smoke"
     scores = json.loads((seed / "scores.json").read_text())
-    assert set(scores["rows"]) == {"data", *FIGURES["fig5"].methods}
+    assert set(scores["rows"]) == {"data", *methods}
+    assert set(scores["rows"]["macaw"]) == {"label", "online", "offline"}
+    (kept,) = seed.glob("borel/evaluations/*_after_1.json")
+    assert json.loads(kept.read_text())["protocol"]["exploration_episodes"] == 1
     for oracle, latent in (("oracle", "step"), ("oracle_trajectory", "trajectory")):
         assert set(scores["rows"][oracle]) == {"label", "online"}
         name = "online_test_online" + ("_trajectory" if latent == "trajectory" else "")
