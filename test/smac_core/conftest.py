@@ -1,11 +1,13 @@
 """The point-mass domain as files: configuration, tasks, a dataset, and a run trained on it."""
 
+import io
 import json
 import math
 import os
 import random
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import point_mass  # noqa: F401  (registers the environment; also puts it on the workers' path)
@@ -18,6 +20,7 @@ from smac_core.data.dataset import Dataset
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.offline import train_offline
 from smac_core.training.run import Run
+from smac_ros.cli import main
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -92,5 +95,31 @@ def smac():
         if check:
             assert done.returncode == 0, done.stderr
         return done
+
+    return run
+
+
+@pytest.fixture
+def smac_here(monkeypatch):
+    """As ``smac``, in this process, which has loaded torch already: seconds a command less.
+
+    For the steps around what a test is about; every command has a test as a process of its own.
+    """
+
+    def run(*arguments: str, check: bool = True, cwd=None) -> subprocess.CompletedProcess:
+        command, code, threads = ["smac", *map(str, arguments)], 0, torch.get_num_threads()
+        shown, told = io.StringIO(), io.StringIO()
+        with monkeypatch.context() as patch, redirect_stdout(shown), redirect_stderr(told):
+            patch.setattr(sys, "argv", command)
+            if cwd is not None:
+                patch.chdir(cwd)
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
+        torch.set_num_threads(threads)
+        if check:
+            assert code == 0, told.getvalue()
+        return subprocess.CompletedProcess(command, code, shown.getvalue(), told.getvalue())
 
     return run

@@ -9,12 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch.distributions import Normal, kl_divergence
-from typer.testing import CliRunner
 
 from smac_core.agents.borel import Belief, BeliefAgent, BeliefDecoder, BeliefEncoder
 from smac_core.algorithms.belief import BeliefSample, Rollouts, belief_loss
 from smac_core.algorithms.borel import BOReL, relabelled
-from smac_core.cli import app
 from smac_core.config import Borel, override_config
 from smac_core.data.dataset import TaskData
 from smac_core.data.replay import Batch, Layout
@@ -567,22 +565,18 @@ def test_learns_to_adapt_to_the_point_masses(config, dataset, pool, tmp_path):
         assert result.decoder_error.mean() < 0.1
 
 
-def test_the_whole_way_by_commands(domain, dataset, tmp_path):
-    def smac(*arguments):
-        done = CliRunner().invoke(app, [str(part) for part in arguments], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.stdout
-
+def test_the_whole_way_by_commands(smac_here, domain, dataset, tmp_path):
     out = tmp_path / "run"
     train = ["train", dataset.path, "--domain", domain, "--scale", "paper", "--out", out, "-q"]
     train += ["--threads", 1, "--device", "cpu"]
     changes = ["borel.belief_steps=6", "offline.checkpoint_every=5", "offline.steps=4"]
     settings = [part for change in changes for part in ("--set", change)]
-    smac(*train, "--algorithm", "borel", "--preset", "matched", *settings)
-    smac(*train, "--resume", "--set", "offline.steps=11")  # into the second stage
-    smac(*train, "--resume", "--set", "offline.steps=16")
+    smac_here(*train, "--algorithm", "borel", "--preset", "matched", *settings)
+    smac_here(*train, "--resume", "--set", "offline.steps=11")  # into the second stage
+    smac_here(*train, "--resume", "--set", "offline.steps=16")
     own = ["--workers", 0, "--set", "evaluation.exploration_episodes=1"]  # BOReL's own protocol
-    result = json.loads(smac("evaluate", out, "--context", "both", "--json", "-q", *own))
+    done = smac_here("evaluate", out, "--context", "both", "--json", "-q", *own)
+    result = json.loads(done.stdout)
     assert (result["algorithm"], result["step"]) == ("borel", 16)
     for context in ("online", "offline"):
         assert -40 < result[context]["return"]["mean"] < 0

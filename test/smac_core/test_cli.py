@@ -137,20 +137,20 @@ def test_every_command_shows_an_example(command):
     assert f"smac {' '.join(command)}" in shown.output.replace("Usage: smac", "")
 
 
-def test_the_whole_way_on_sawyer_at_scale_smoke(smac, tmp_path):
+def test_the_whole_way_on_sawyer_at_scale_smoke(smac, smac_here, tmp_path):
     data, run = tmp_path / "sawyer.h5", tmp_path / "run"
     smac("collect", "sawyer", "--out", data, "--tasks", 3, "--scale", "smoke", "--workers", 2)
-    info = json.loads(smac("data", "info", data, "--json").stdout)
+    info = json.loads(smac_here("data", "info", data, "--json").stdout)
     assert info["domain"] == "sawyer"
     assert info["splits"]["train"]["tasks"] == 3
     assert info["splits"]["train"]["transitions"] == 3 * 2 * 75
 
     smac("train", data, "--scale", "smoke", "--out", run)
     smac("self-train", run, "--iterations", 1, "--workers", 1)
-    again = smac("self-train", run, check=False)
+    again = smac_here("self-train", run, check=False)
     assert again.returncode == 2
     assert "earlier run of this phase" in again.stderr and "--resume" in again.stderr
-    smac("self-train", run, "--resume", "--iterations", 2, "--workers", 1)
+    smac_here("self-train", run, "--resume", "--iterations", 2, "--workers", 1)
 
     result = json.loads(smac("evaluate", run, "--context", "both", "--json", "-q").stdout)
     assert result["phase"] == "self_supervised"
@@ -159,7 +159,7 @@ def test_the_whole_way_on_sawyer_at_scale_smoke(smac, tmp_path):
         assert found["tasks"] == 10
         assert sum(b["tasks"] for b in found["by_behavior"].values()) == 10
         assert -50 <= found["return"]["mean"] <= 0
-    drawn = smac("figures", run).stdout.split()
+    drawn = smac_here("figures", run).stdout.split()
     assert {path.rsplit("/", 1)[1] for path in drawn} == {
         "learning_curve.png",
         "context_shift.png",
@@ -174,7 +174,7 @@ def test_the_whole_way_on_sawyer_at_scale_smoke(smac, tmp_path):
     smac("render", run, "--task", 3, "--out", film, *size)
     with Image.open(film) as gif:
         assert gif.n_frames == 77  # every other frame of 3 episodes of 51
-    smac("render", "sawyer", "--task", 0, "--out", tmp_path / "script.png", *size)
+    smac_here("render", "sawyer", "--task", 0, "--out", tmp_path / "script.png", *size)
     assert Image.open(tmp_path / "script.png").size == (5 * 96, 72)
 
 
@@ -258,47 +258,47 @@ def test_ctrl_c_ends_scripted_collection_and_leaves_nothing(domain, config, tmp_
     assert len(tasks) == 2 and not list(tmp_path.iterdir())
 
 
-def test_a_run_finds_its_dataset_from_anywhere(smac, domain, dataset, trained, tmp_path):
+def test_a_run_finds_its_dataset_from_anywhere(smac, smac_here, domain, dataset, trained, tmp_path):
     short = ["--set", "offline.steps=2", "--set", "offline.log_every=1"]
     arguments = ["--domain", domain, "--scale", "paper", "--out", "runs/a", *short]
     shutil.copy(dataset.path, tmp_path / "data.h5")
     smac("train", "data.h5", *arguments, cwd=tmp_path)
     (tmp_path / "elsewhere").mkdir()
     run = ["evaluate", "../runs/a", "--context", "offline", "--workers", 0]
-    smac(*run, cwd=tmp_path / "elsewhere")
+    smac_here(*run, cwd=tmp_path / "elsewhere")
     (tmp_path / "data.h5").rename(tmp_path / "moved.h5")
-    done = smac(*run, cwd=tmp_path / "elsewhere", check=False)
+    done = smac_here(*run, cwd=tmp_path / "elsewhere", check=False)
     assert done.returncode == 2
     assert "no such file" in done.stderr and "--dataset" in done.stderr
-    smac(*run, "--dataset", "../moved.h5", cwd=tmp_path / "elsewhere")
+    smac_here(*run, "--dataset", "../moved.h5", cwd=tmp_path / "elsewhere")
 
 
-def test_a_damaged_checkpoint_is_told(smac, trained, tmp_path):
+def test_a_damaged_checkpoint_is_told(smac_here, trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
     weights = sorted((run / "offline" / "checkpoints").glob("*/weights.safetensors"))[-1]
     weights.write_bytes(weights.read_bytes()[:1000])
-    done = smac("evaluate", run, "--workers", 0, check=False)
+    done = smac_here("evaluate", run, "--workers", 0, check=False)
     assert done.returncode == 2
     assert "weights.safetensors" in done.stderr and "damaged" in done.stderr
 
 
-def test_seeds_train_at_once_and_in_sittings(smac, domain, dataset, tmp_path):
+def test_seeds_train_at_once_and_in_sittings(smac, smac_here, domain, dataset, tmp_path):
     out = tmp_path / "runs"
     sizes = ["--set", "offline.steps=60", "--set", "self_supervised.iterations=1"]
     train = ["train", dataset.path, "--domain", domain, "--out", out, "--seeds", "0,3"]
     train += ["--scale", "paper", "--quiet"]
     done = smac(*train, *sizes, "--minutes", "0.00001", check=False)
     assert done.returncode == 75, done.stderr  # the time was up
-    smac(*train, "--resume")
+    smac_here(*train, "--resume")
     folders = [out / "seed_0", out / "seed_3"]
     shown = smac("self-train", *folders, "--workers", "0", "--quiet").stdout
     assert shown.split() == [str(folder / "self_supervised") for folder in folders]
     results = [
-        json.loads(smac("evaluate", folder, "--workers", "0", "--json", "--quiet").stdout)
+        json.loads(smac_here("evaluate", folder, "--workers", "0", "--json", "--quiet").stdout)
         for folder in folders
     ]
     assert results[0]["online"]["return"] != results[1]["online"]["return"]
-    refused = smac(*train[:-1], "--seed", "1", check=False)
+    refused = smac_here(*train[:-1], "--seed", "1", check=False)
     assert refused.returncode == 2 and "--seeds: found" not in refused.stdout
     assert "one of the two" in refused.stderr
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from typer.testing import CliRunner
 
 from smac_core.agents.macaw import (
     MacawAgent,
@@ -23,7 +22,6 @@ from smac_core.agents.macaw import (
     log_density,
 )
 from smac_core.algorithms.macaw import MACAW, Sample, make_timeline
-from smac_core.cli import app
 from smac_core.config import load_config, override_config
 from smac_core.data.dataset import Dataset, TaskData
 from smac_core.data.trajectories import Trajectories
@@ -536,22 +534,17 @@ def test_authors_settings_are_the_paper_scales(domain):
     assert (found.meta_batch, found.inner_batch, found.inner_steps) == (5, 256, 1)
 
 
-def test_command_line_train_resume_evaluate(domain, dataset, tmp_path):
-    def smac(*arguments):
-        done = CliRunner().invoke(app, [str(part) for part in arguments], catch_exceptions=False)
-        assert done.exit_code == 0, done.output
-        return done.stdout
-
+def test_command_line_train_resume_evaluate(smac_here, domain, dataset, tmp_path):
     run = tmp_path / "run"
     train = ["train", dataset.path, "--out", run, "--quiet", "--device", "cpu"]
     sizes = ["--set", "macaw.steps=20", "--set", "offline.checkpoint_every=10"]
     macaw = ["--algorithm", "macaw", "--preset", "matched", "--domain", domain]
-    smac(*train, *macaw, "--scale", "paper", *sizes)
+    smac_here(*train, *macaw, "--scale", "paper", *sizes)
     shutil.rmtree(run / "offline" / "checkpoints" / "step_00000020")
     (run / "offline" / "checkpoints" / "latest").write_text("step_00000010\n")
-    smac(*train, "--resume")
+    smac_here(*train, "--resume")
     common = ("--workers", 0, "--json", "--quiet")
-    result = json.loads(smac("evaluate", run, "--context", "both", *common))
+    result = json.loads(smac_here("evaluate", run, "--context", "both", *common).stdout)
     assert result["algorithm"] == "macaw" and result["step"] == 20
     for context in ("online", "offline"):
         assert result[context]["kl"] is None and result[context]["return"]["mean"] < 0

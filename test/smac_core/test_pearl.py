@@ -455,13 +455,13 @@ def test_too_many_tasks_are_refused():
 
 
 @pytest.mark.slow
-def test_cheetah_from_collecting_to_evaluation(smac, tmp_path):
+def test_cheetah_from_collecting_to_evaluation(smac, smac_here, tmp_path):
     data, run, pearl = (tmp_path / name for name in ("data.h5", "run", "data_pearl"))
     common = ["--quiet", "--workers", "0", "--device", "cpu"]
     smac("collect", "cheetah_velocity", "--scale", "smoke", "--out", data, *common)
-    smac("train", data, "--scale", "smoke", "--out", run, "--quiet", "--device", "cpu")
-    smac("self-train", run, *common)
-    done = smac("evaluate", run, "--context", "both", "--json", *common)
+    smac_here("train", data, "--scale", "smoke", "--out", run, "--quiet", "--device", "cpu")
+    smac_here("self-train", run, *common)
+    done = smac_here("evaluate", run, "--context", "both", "--json", *common)
     results = json.loads(done.stdout)
     for context in ("online", "offline"):
         assert results[context]["tasks"] == 2 and results[context]["return"]["mean"] < 0

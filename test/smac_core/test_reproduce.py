@@ -60,7 +60,7 @@ def finished(short, tmp_path_factory) -> Path:
 
 # ---------------------------------------------------------------------------------- command line
 @pytest.mark.slow
-def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
+def test_reproduce_runs_skips_and_summarizes(smac, smac_here, domain, tmp_path):
     arguments = ["reproduce", "fig5", "--domain", domain, "--scale", "paper", "--seeds", "0,1"]
     arguments += ["--out", tmp_path / "runs", "--results", tmp_path / "results", "--at-once", 2]
     arguments += ["--workers", 0, "-q"]
@@ -84,18 +84,18 @@ def test_reproduce_runs_skips_and_summarizes(smac, domain, tmp_path):
     }
     checkpoints = sorted((tmp_path / "runs").rglob("weights.safetensors"))
     before = [p.stat().st_mtime_ns for p in checkpoints]
-    smac("reproduce", "fig6", *arguments[2:])
+    smac_here("reproduce", "fig6", *arguments[2:])
     assert before == [p.stat().st_mtime_ns for p in checkpoints], "nothing is trained again"
     assert np.asarray(Image.open(results / "fig6.png")).std() > 5
 
 
 @pytest.mark.slow
-def test_a_mujoco_domain_from_pearl_to_the_oracles_share(smac, tmp_path):
+def test_a_mujoco_domain_from_pearl_to_the_oracles_share(smac, smac_here, tmp_path):
     arguments = ["reproduce", "fig5", "--domain", "cheetah_velocity", "--scale", "smoke", "-q"]
     arguments += ["--seeds", "0", "--out", tmp_path, "--workers", 0]
     methods = ("smac", "macaw", "borel", "borel_two_episodes", "oracle", "oracle_trajectory")
     chosen = ["--methods", ",".join(methods)]
-    stopped = smac(*arguments, *chosen, "--minutes", "0.00001", check=False)
+    stopped = smac_here(*arguments, *chosen, "--minutes", "0.00001", check=False)
     assert stopped.returncode == 75, stopped.stderr
     smac(*arguments, *chosen)
     seed, results = tmp_path / "cheetah_velocity_smoke/seed_0", tmp_path / "cheetah_velocity_smoke"
@@ -112,7 +112,7 @@ def test_a_mujoco_domain_from_pearl_to_the_oracles_share(smac, tmp_path):
         assert kept["online"] == scores["rows"][oracle]["online"]
     columns = set(rows_of(results / "results/table.csv")[0])
     assert "return" in columns and "success" not in columns
-    refused = smac("reproduce", "fig6", *arguments[2:], check=False)
+    refused = smac_here("reproduce", "fig6", *arguments[2:], check=False)
     assert refused.returncode == 2
     assert "position in the plane: found none in cheetah_velocity" in refused.stderr
 
