@@ -237,8 +237,8 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="macaw, borel: their own hyperparameters (own, the default), or SMAC's sizes, "
-            "rates and batches (matched)."
+            help="macaw, borel: their own settings (own, the default; at scale paper their "
+            "authors'), or SMAC's sizes, rates and batches (matched)."
         ),
     ] = None,
     scale: Annotated[str | None, typer.Option(help="smoke, cpu (the default) or paper.")] = None,
@@ -270,6 +270,8 @@ def train(
     folders = {seed: out}
     if seeds:
         folders = {number: out / f"seed_{number}" for number in checks.check_seeds(seeds, seed)}
+    if resume:
+        checks.check_resumed(changes)
     for folder in folders.values():
         if resume:
             checks.check_run(folder, "offline")
@@ -300,6 +302,10 @@ def train(
             more = {"algorithm": algorithm or "smac", "seed": number or 0, "device": device}
             runs.append(Run.create(folder, config, data, **more))
     use_threads(threads, runs[0].config)
+    steps = runs[0].config.offline.steps
+    if runs[0].algorithm == "borel" and steps <= (first := runs[0].config.borel.belief_steps):
+        note = f"the first {first} (borel.belief_steps) train the belief, not the policy"
+        print(f"note: offline.steps is {steps}: {note}", file=sys.stderr)
     with sitting(minutes) as unfinished:
         if not train_offline(*runs, quiet=quiet):
             raise unfinished()
@@ -388,6 +394,7 @@ def evaluate(
     checks.check_choice("--context", context, checks.CONTEXTS)
     checks.check_run(run, phase)
     checks.check_changes(run, phase, changes)
+    checks.check_evaluated(changes)
     checks.check_tasks(tasks)
     if dataset:
         checks.check_dataset(dataset)

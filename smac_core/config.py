@@ -224,7 +224,8 @@ class Macaw(_Section):
 class Borel(_Section):
     """BOReL (Dorfman et al. 2021): the authors' code's settings, save for the number of steps.
 
-    Preset ``matched``: SMAC's sizes of actor and critic.
+    Preset ``matched``: SMAC's sizes, learning rate and batches. Rewards are scaled by
+    ``updates.reward_scale`` in SAC's targets.
     """
 
     belief_steps: int = Field(10_000, gt=0)  # of the belief VAE, before SAC's

@@ -1,8 +1,8 @@
-"""Meta-test: explore, infer the task, score (the protocol of section 6).
+"""Meta-test: explore, adapt to the task, score (the protocol of section 6).
 
-A meta-episode in a task is two exploration episodes with z from the prior, the posterior given all
-their transitions and true rewards, and a last episode with z from that posterior; the last one is
-scored. The policy is deterministic throughout, save exploration where
+A meta-episode in a task is two exploration episodes, adaptation to all their transitions and true
+rewards (SMAC: exploration with z from the prior, then a z of the posterior), and a last episode,
+which is scored. The policy is deterministic throughout, save exploration where
 ``evaluation.deterministic_exploration`` says so. Evaluation from *offline* context replaces the
 exploration by as many transitions of the dataset: figure 2 compares the two.
 """

@@ -154,7 +154,8 @@ def _learning_curve(pyplot, run: Path):
 def _context_shift(pyplot, evaluations):
     """Figure 2: KL(posterior || prior) and return, from offline and from online context."""
     phases = [p for p in COLORS if all((p, c) in evaluations for c in CONTEXTS)]
-    if not phases:
+    phases = [p for p in phases if np.isfinite(evaluations[p, "online"]["kl"]).all()]
+    if not phases:  # or there is no posterior (MACAW)
         return None
     figure, axes = pyplot.subplots(
         2,

@@ -1,7 +1,8 @@
 """What another algorithm than SMAC changes in a domain's configuration before it begins.
 
-``own``: its authors' hyperparameters. ``matched``: SMAC's network sizes, learning rate and batch
-sizes. The paper ran MACAW and BOReL with both and reports the better (appendix C.3).
+``own``: the domain's sections ``macaw`` and ``borel``, at scale ``paper`` the authors'
+hyperparameters. ``matched``: SMAC's network sizes, learning rate and batch sizes in their place,
+the rest as in ``own``. The paper ran both and reports the better (appendix C.3).
 """
 
 from typing import Any

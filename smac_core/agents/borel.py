@@ -125,7 +125,7 @@ class BeliefAgent(MetaAgent):
     """Belief and reward decoder, the policy on s+ = [s, mean, log-variance], the standardiser."""
 
     adapts_to: ClassVar = {
-        "online": "a belief over its own episodes: SMAC's protocol; after one, BOReL's own",
+        "online": "a belief over its own episodes (SMAC's protocol; of one episode: BOReL's own)",
         "offline": "a belief over offline data of the task",
     }
 

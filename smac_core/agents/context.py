@@ -116,7 +116,6 @@ class Agent(MetaAgent):
         """Decoded rewards [n, N], equation (4), of raw trajectories and z [n, dz]."""
         return self.decoder(self.standardizer(observations), actions, z)
 
-
     def explorer(
         self, count: int, settings: Evaluation, generator: torch.Generator | None = None
     ) -> Callable[[], Actor]:

@@ -24,6 +24,8 @@ class Rollouts:
         openings: other trajectories for the first place of a rollout (relabelled rewards), a task
             each; None: any of the task's own.
         standardize: for observations [n, ds]; applied once, here.
+        horizon: the longest trajectory that there may be; seeds that train at once, each with data
+            of its own, so draw rollouts of equal length.
         device: where the rows [M, width] lie.
     """
 
@@ -35,6 +37,7 @@ class Rollouts:
         layout: Layout,
         *,
         episodes: int,
+        horizon: int = 0,
         device: torch.device,
     ):
         self.layout = layout
@@ -57,7 +60,8 @@ class Rollouts:
         self.first, self.count = firsts[:count], counts[:count]
         self.openings = None if openings is None else (firsts[count:], counts[count:])
         self.most = int(self.count.max())
-        self.steps = episodes * int(flat.max())  # of the longest rollout that there may be
+        # of the longest rollout that there may be
+        self.steps = episodes * max(horizon, int(flat.max()))
 
     def draw(self, tasks: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Trajectories [T * count, episodes] of random rollouts, ``count`` of each of tasks [T].

@@ -105,6 +105,7 @@ class BOReL(Learner):
             self.agent.standardizer,
             Layout(self.agent.observation_dim, self.agent.action_dim),
             episodes=self.own.rollout_episodes,
+            horizon=dataset.horizon,
             device=self.agent.device,
         )
 

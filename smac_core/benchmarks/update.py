@@ -79,7 +79,7 @@ def _steps(
     return steps([prepare(config, device, seed) for seed in range(seeds)], phase)
 
 
-def steps(learners: list[tuple[SMAC, Replay]], phase: str) -> Callable[[], int]:
+def steps(learners: list[tuple[Learner, Replay]], phase: str) -> Callable[[], int]:
     """What takes gradient steps as training does, and says how many, every learner's counted."""
     updates = Updates(learners, phase)
     at_once = max(learners[0][0].config.execution.graph, 1)

@@ -13,6 +13,7 @@ from smac_core.presets import HAVE_PRESETS, PRESETS
 
 ALGORITHMS = ("smac", "meta_bc", "macaw", "borel")  # smac_core.algorithms.OFFLINE, without torch
 CONTEXTS = ("online", "offline", "both")
+EVALUATED = ("evaluation", "environment", "tasks")  # sections that an evaluation reads
 FILMS = (".gif", ".mp4", ".png")
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file starts
 
@@ -112,6 +113,24 @@ def check_changes(run: Path, phase: str, changes: list[str]) -> None:
     except (OSError, ValueError, LookupError, TypeError):
         return  # damaged: what loads it knows best how to tell
     override_config(parse_config(tree, str(path)), changes)
+
+
+def check_resumed(changes: list[str]) -> None:
+    """Raises InputError where ``--set`` has what only a new run can be given."""
+    for change in changes:
+        key = change.partition("=")[0].strip()
+        if key in ("macaw.steps", "borel.steps", "borel.belief_steps"):
+            expected = "offline.steps, which a run goes on to; or a new run"
+            raise InputError("--set", "key", f"{key} beside --resume", expected)
+
+
+def check_evaluated(changes: list[str]) -> None:
+    """Raises InputError where ``--set`` has what a trained agent keeps, or never looks at."""
+    for change in changes:
+        key = change.partition("=")[0].strip()
+        if key.partition(".")[0] not in EVALUATED:
+            expected = f"a key of {', '.join(EVALUATED)}: an agent keeps what it was trained with"
+            raise InputError("--set", "key", key, expected)
 
 
 def check_tasks(name: str) -> None:

@@ -69,7 +69,7 @@ def show(scores: dict[str, Any]) -> None:
     knows_success = scores["config"]["environment"]["measures_success"]
     measures = {"success": percent, "return": plain} if knows_success else {"return": plain}
     table = Table(
-        title=f"{tasks} held-out tasks, last of 3 episodes; online and offline context (± 95 %)",
+        title=f"{tasks} held-out tasks, the last episode; online and offline context (± 95 %)",
         box=box.SIMPLE,  # 80 columns have no room for lines between them
     )
     table.add_column("", no_wrap=True)

@@ -113,13 +113,14 @@ def kept_as(context: str, settings: Evaluation, usual: Evaluation) -> str:
     """An evaluation's context by name: online, online_stochastic or offline.
 
     Exploration otherwise than ``usual``, in the run's own configuration, has a name of its own:
-    online_trajectory, one z a trajectory in place of one a step; online_after_1, one episode.
+    online_trajectory, one z a trajectory in place of one a step; online_after_1, one episode (and
+    offline_after_1, a history as long).
     """
-    if context != "online":
-        return context
-    name = context if settings.deterministic_exploration else STOCHASTIC
-    if settings.exploration_latent != usual.exploration_latent:
-        name += f"_{settings.exploration_latent}"
+    name = context
+    if context == "online":
+        name = context if settings.deterministic_exploration else STOCHASTIC
+        if settings.exploration_latent != usual.exploration_latent:
+            name += f"_{settings.exploration_latent}"
     if settings.exploration_episodes != usual.exploration_episodes:
         name += f"_after_{settings.exploration_episodes}"
     return name

@@ -239,7 +239,7 @@ class Pipeline:
             job = EvaluationJob(name, changes=method.evaluation)
             found = {context: self.result(job, context) for context in CONTEXTS["both"]}
             found = {context: result for context, result in found.items() if result}
-            if found:
+            if "online" in found:  # else somebody has evaluated it otherwise since
                 rows[name] = {"label": method.label} | found
         path = self.out / "scores.json"
         before = json.loads(path.read_text()) if path.exists() else {}
@@ -304,13 +304,13 @@ def _by_task(tasks: list[TaskData], horizon: int) -> dict[str, dict[str, Any]]:
 def kept_config(config: dict[str, Any], path: Path, asked: dict[str, Any]) -> dict[str, Any]:
     """A configuration as a file has kept it; what there was not to be set then has its default.
 
-    An algorithm that there was not then has run in no folder of that time: its section is as
-    ``asked``.
+    The section of an algorithm that has not run in this folder is as ``asked``.
 
     Raises:
         InputError: it has what this version does not know.
     """
-    config = {name: asked[name] for name in HAVE_PRESETS} | config
+    run = {m.algorithm for m in METHODS.values() if (path.parent / m.run / "run.json").exists()}
+    config = config | {name: asked[name] for name in HAVE_PRESETS if name not in run}
     try:
         return parse_config(config, str(path)).model_dump(mode="json")
     except ConfigError as error:

@@ -36,7 +36,7 @@ def film_run(
     width: int = 480,
     height: int = 360,
 ) -> None:
-    """A whole meta-episode: exploration with z ~ p(z), inference, the adapted episode.
+    """A whole meta-episode: exploration, adaptation, the adapted episode.
 
     Raises:
         InputError: no such task, or a file format other than .gif, .mp4, .png.

@@ -1,4 +1,4 @@
-"""The offline phase (algorithm 1, lines 2 to 5), and its meta behaviour cloning counterpart."""
+"""The offline phase: SMAC's (algorithm 1, lines 2 to 5) and that of all others, by stages."""
 
 from contextlib import ExitStack
 from itertools import accumulate
@@ -9,7 +9,7 @@ from smac_core.losses import Info
 from smac_core.training.metrics import MetricLogger
 from smac_core.training.progress import Progress, interruptible
 from smac_core.training.run import Run, check_equally_far
-from smac_core.training.updates import Updates
+from smac_core.training.updates import Updates, set_precision
 
 
 def train_offline(*runs: Run, quiet: bool = False) -> bool:
@@ -23,6 +23,7 @@ def train_offline(*runs: Run, quiet: bool = False) -> bool:
     """
     check_equally_far(runs)
     run, settings = runs[0], runs[0].config.offline
+    set_precision(run.config.execution)  # of what a stage begins with, too
     means = RunningMeans()
     with ExitStack() as stack:
         loggers = [

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from smac_core.checkpoint import load_state
 from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.training.offline import RunningMeans
 from smac_core.training.run import Run, copy_offline, identity
-from smac_core.training.self_supervised import begin
+from smac_core.training.self_supervised import begin, require_self_supervision
 from smac_core.training.updates import Updates
 
 PHASE = "self_supervised"
@@ -57,6 +58,8 @@ def open_run(
     if source is None:
         raise InputError(directory, "folder", f"no phase {PHASE}", "a run to begin it from")
     if not (directory / "run.json").exists():
+        algorithm = load_state(source / "offline" / "checkpoints")["algorithm"]
+        require_self_supervision(source, algorithm)  # before there is a folder
         copy_offline(source, directory, dataset_path)
     shutil.rmtree(directory / PHASE, ignore_errors=True)  # of a process killed while beginning
     run = begin(directory, PHASE, **more)
@@ -146,8 +149,8 @@ class OnlineTraining:
             terminals,
             device=run.agent.device,
         )
-        rows = trajectory.rows(
-            run.agent.standardizer, run.replay.layout, trajectory.rewards)[0]
+        layout, standardize = run.replay.layout, run.agent.standardizer
+        rows = trajectory.rows(standardize, layout, trajectory.rewards)[0]
         try:
             run.replay.append(task, rows, exploration=exploration and self._explorers_feed_encoder)
         except ValueError as error:

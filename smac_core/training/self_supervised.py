@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from smac_core.algorithms.smac import SMAC
 from smac_core.config import Config
 from smac_core.errors import InputError
 from smac_core.evaluation import meta_test
@@ -47,10 +46,7 @@ def begin(
     run = Run.resume(
         directory, "offline", device=device, dataset_path=dataset_path, overrides=overrides
     )
-    if not isinstance(run.learner, SMAC):
-        raise InputError(
-            directory, "algorithm", run.algorithm, "smac; others have no self-supervised phase"
-        )
+    require_self_supervision(directory, run.algorithm)
     if run.step < run.config.offline.steps:
         raise InputError(
             directory,
@@ -65,6 +61,13 @@ def begin(
         run.replay = make_replay(run.agent, tasks, capacity, device)
     run.save()  # from here on the phase can be resumed, however it ends
     return run
+
+
+def require_self_supervision(directory: Path, algorithm: str) -> None:
+    """Raises InputError unless a run's algorithm has these phases."""
+    if algorithm != "smac":
+        expected = "smac; others have no self-supervised phase"
+        raise InputError(directory, "algorithm", algorithm, expected)
 
 
 def self_train(*runs: Run, pool: EnvironmentPool, quiet: bool = False) -> bool:

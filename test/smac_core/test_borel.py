@@ -530,6 +530,22 @@ def test_seeds_at_once_are_seeds_alone(config, dataset, tmp_path, stage):
             torch.testing.assert_close(other.agent.state_dict()[key], value, rtol=1e-3, atol=1e-4)
 
 
+def test_seeds_at_once_whose_longest_trajectories_differ(config, dataset, tmp_path):
+    """Each seed has data of its own, and robots fall at different times."""
+    runs = [make(config, dataset, tmp_path / f"{seed}", seed=seed) for seed in range(2)]
+    shorter = []
+    for task in dataset.train:
+        rows = np.concatenate([np.arange(s.start, s.stop - 5) for s in task.trajectories])
+        names = ("observations", "actions", "rewards", "next_observations", "terminals", "timeouts")
+        arrays = {name: getattr(task, name)[rows] for name in names}
+        arrays["timeouts"] = np.append(np.diff(rows) != 1, True)
+        shorter.append(replace(task, **arrays))
+    runs[1].learner.prepare(replace(dataset, train=shorter))
+    updates = Updates([(run.learner, run.replay) for run in runs], "belief")
+    _, info = updates.take(1)
+    assert info["reward_error"].shape == (2,) and info["reward_error"].isfinite().all()
+
+
 def test_bfloat16_trains(config, dataset, tmp_path):
     changes = ("offline.steps=12", "execution.precision=bfloat16")
     run = make(config, dataset, tmp_path / "run", *SHORT, *changes)

@@ -196,9 +196,19 @@ def test_settings_from_before_an_option_existed_are_the_same(short, tmp_path):
     one.claim()
     path = tmp_path / "pipeline.json"
     kept = json.loads(path.read_text())
-    del kept["config"]["updates"]["actor"]
+    del kept["config"]["updates"]["actor"], kept["config"]["borel"]
+    kept["config"]["macaw"]["temperature"] = 0.1  # MACAW has not run here
     path.write_text(json.dumps(kept))
     one.claim()
+    assert json.loads(path.read_text())["config"]["borel"]["steps"] == short.borel.steps
+    kept = json.loads(path.read_text())
+    kept["config"]["macaw"]["temperature"] = 0.1
+    (tmp_path / "macaw").mkdir()
+    (tmp_path / "macaw" / "run.json").write_text("{}")
+    path.write_text(json.dumps(kept))
+    with pytest.raises(InputError, match="config.macaw.temperature: found 0.1"):
+        one.claim()
+    shutil.rmtree(tmp_path / "macaw")
     kept["config"]["updates"]["actor"] = "pearl"
     path.write_text(json.dumps(kept))
     with pytest.raises(InputError, match="config.updates.actor: found pearl; expected awac, as"):
