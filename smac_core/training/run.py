@@ -415,8 +415,10 @@ def load_agent(
     folder = checkpoint.find(place)
     tensors, state = checkpoint.load(folder, device=device)
     config = parse_config(state["config"], str(folder / checkpoint.STATE))
-    sizes = (state["observation_dim"], state["action_dim"])
-    agent = ALGORITHMS[state["algorithm"]].make_agent(config, *sizes).to(device)
+    name, sizes = state.get("algorithm"), (state["observation_dim"], state["action_dim"])
+    if name not in ALGORITHMS:
+        raise CheckpointError(folder, "algorithm", name or "nothing", " or ".join(ALGORITHMS))
+    agent = ALGORITHMS[name].make_agent(config, *sizes).to(device)
     load_modules({"agent": agent}, tensors, folder)
     return agent.eval(), config, state
 

@@ -1,6 +1,7 @@
 """The benchmarks, with settings that make them quick; what they measure decides nothing here."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -47,7 +48,8 @@ def test_memory_of_training_is_told_part_by_part(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     parts = ("dataset", "replay", "offline", "practice", "self_supervised", "peak")
     peaks = [found[name] for name in parts]
-    assert peaks == sorted(peaks)
+    # the kernel counts pages in batches, a little apart from one reading to the next
+    assert all(later > earlier - 1 for earlier, later in pairwise(peaks))
     settings = memory.case_config("smoke").self_supervised
     trajectories = settings.exploration_trajectories + settings.adapted_trajectories
     assert found["practised"] == settings.tasks_per_iteration * trajectories * 50

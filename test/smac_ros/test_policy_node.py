@@ -546,7 +546,9 @@ def test_weights_of_another_run_wait_for_the_episodes_end(robot):
 # Life
 
 
-def save_run(folder, phase: str, seed: int, contract: str | None) -> None:
+def save_run(
+    folder, phase: str, seed: int, contract: str | None, algorithm: str = "smac"
+) -> None:
     """A checkpoint of the domain sawyer, as a run has it."""
     overrides = [f"networks.{name}={value}" for name, value in NETWORKS.items()]
     config = load_config("sawyer", "smoke", overrides)
@@ -554,6 +556,7 @@ def save_run(folder, phase: str, seed: int, contract: str | None) -> None:
     agent = Agent(13, 4, config.networks)
     tensors = {f"agent.{name}": value for name, value in agent.state_dict().items()}
     state = {"config": config.model_dump(mode="json"), "observation_dim": 13, "action_dim": 4}
+    state["algorithm"] = algorithm
     place = folder / phase / "checkpoints" / "step_00000001"
     checkpoint.save(place, tensors, state | {"contract": contract})
 
@@ -575,6 +578,9 @@ def test_a_checkpoint_must_fit_the_contract(ros, contract, tmp_path):
     assert "found 1.0; expected 1.2, as in contract sawyer_sim" in said
     said = refused(ros, contract="sawyer_sim", checkpoint=str(tmp_path), phase="control")
     assert "control" in said
+    save_run(tmp_path, "offline", 0, text, algorithm="of_tomorrow")
+    said = refused(ros, contract="sawyer_sim", checkpoint=str(tmp_path))
+    assert "algorithm: found of_tomorrow; expected smac or meta_bc" in said
     assert "did you mean 'sawyer_sim'" in refused(ros, contract="sawyer_sin")
 
 
