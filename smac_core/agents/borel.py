@@ -142,10 +142,6 @@ class BeliefAgent(MetaAgent):
         # the belief is part of the state; there is no z beside it
         self.policy = TanhGaussianPolicy(self.state_dim, action_dim, 0, settings.hidden)
 
-    @property
-    def device(self) -> torch.device:
-        return self.standardizer.mean.device
-
     @torch.no_grad()
     def act(
         self,

@@ -81,10 +81,6 @@ class Agent(MetaAgent):
         self.decoder = RewardDecoder(*dims, networks.decoder_hidden)
         self.policy = TanhGaussianPolicy(*dims, networks.policy_hidden)
 
-    @property
-    def device(self) -> torch.device:
-        return self.standardizer.mean.device
-
     def prior(self, *shape: int) -> Gaussian:
         """p(z) = N(0, I), for a leading shape."""
         mean = torch.zeros(*shape, self.latent_dim, device=self.device)

@@ -61,8 +61,9 @@ class MetaAgent(nn.Module, ABC):
     standardizer: nn.Module
 
     @property
-    @abstractmethod
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where its tensors lie."""
+        return self.standardizer.mean.device
 
     @abstractmethod
     def explorer(

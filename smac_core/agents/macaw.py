@@ -235,10 +235,6 @@ class MacawAgent(MetaAgent):
         self.policy = AdaptivePolicy(observation_dim, action_dim, settings)
         self.value = AdaptiveValue(observation_dim, settings)
 
-    @property
-    def device(self) -> torch.device:
-        return self.standardizer.mean.device
-
     def standardize_returns(self, returns: Tensor, continuation: Tensor) -> tuple[Tensor, Tensor]:
         """Returns of any shape in V's unit; as such, and as a bootstrapped return holds them.
 
