@@ -302,10 +302,9 @@ def train(
             more = {"algorithm": algorithm or "smac", "seed": number or 0, "device": device}
             runs.append(Run.create(folder, config, data, **more))
     use_threads(threads, runs[0].config)
-    steps = runs[0].config.offline.steps
-    if runs[0].algorithm == "borel" and steps <= (first := runs[0].config.borel.belief_steps):
-        note = f"the first {first} (borel.belief_steps) train the belief, not the policy"
-        print(f"note: offline.steps is {steps}: {note}", file=sys.stderr)
+    if not all((stages := runs[0].learner.offline_stages).values()):
+        shown = ", ".join(f"{steps} of stage {stage}" for stage, steps in stages.items())
+        print(f"note: offline.steps leaves a stage without any: {shown}", file=sys.stderr)
     with sitting(minutes) as unfinished:
         if not train_offline(*runs, quiet=quiet):
             raise unfinished()

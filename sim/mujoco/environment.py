@@ -5,6 +5,7 @@ to ``reset(options={"task": ...})``.
 """
 
 import copy
+import os
 from typing import Any, ClassVar
 
 import gymnasium
@@ -135,14 +136,24 @@ class MujocoTaskEnv(gymnasium.Env):
         return self.domain.observe(self._states)[0].astype(np.float32)
 
     def render(self) -> np.ndarray | None:
-        """An image (height, width, 3) uint8 from the camera that follows the robot."""
+        """An image (height, width, 3) uint8 from the camera that follows the robot.
+
+        Raises:
+            gymnasium.error.Error: there is no OpenGL to draw with.
+        """
         if self.render_mode is None:
             return None
         if self._renderer is None:
             buffer = self.model.vis.global_
             buffer.offwidth = max(buffer.offwidth, self.width)
             buffer.offheight = max(buffer.offheight, self.height)
-            self._renderer = mujoco.Renderer(self.model, self.height, self.width)
+            try:
+                self._renderer = mujoco.Renderer(self.model, self.height, self.width)
+            except mujoco.FatalError as error:
+                found = f"{error} (MUJOCO_GL: {os.environ.get('MUJOCO_GL', 'not set')})"
+                expected = "a display, or MUJOCO_GL=egl or osmesa and the library that it names"
+                message = f"render: OpenGL: found {found}; expected {expected}"
+                raise gymnasium.error.Error(message) from error
         self._renderer.update_scene(self.data, camera="track")
         return self._renderer.render()
 

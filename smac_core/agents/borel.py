@@ -216,17 +216,14 @@ class BeliefAgent(MetaAgent):
         first ``horizon`` steps.
         """
         count = settings.exploration_episodes
-        episodes: list[list[Trajectories]] = [[] for _ in range(count)]
+        episodes: list[list[tuple[TaskData, slice]]] = [[] for _ in range(count)]
         for task in (task.history for task in data):
             found = task.whole_trajectories or task.trajectories
             order = torch.rand(len(found), device=self.device, generator=generator).argsort()
-            chosen = [found[order[i % len(found)]] for i in range(count)]
-            for episode, rows in zip(episodes, chosen, strict=True):
-                episode.append(_padded(task, rows, horizon, self.device))
-        return [
-            Trajectories(*(torch.cat(parts) for parts in zip(*episode, strict=True)))
-            for episode in episodes
-        ]
+            for i, episode in enumerate(episodes):
+                rows = found[order[i % len(found)]]
+                episode.append((task, slice(rows.start, min(rows.stop, rows.start + horizon))))
+        return [Trajectories.side_by_side(episode, horizon, self.device) for episode in episodes]
 
 
 class BeliefActor(Actor):
@@ -271,14 +268,3 @@ class BeliefActor(Actor):
         after = self.agent.standardizer(next_observations)
         state = self.agent.encoder.step(self.state[episodes], after, actions, rewards)
         self.state[episodes] = state
-
-
-def _padded(task: TaskData, rows: slice, horizon: int, device: torch.device) -> Trajectories:
-    """One trajectory of a task as [1, horizon]."""
-    rows = slice(rows.start, min(rows.stop, rows.start + horizon))
-    arrays = (task.observations, task.actions, task.next_observations, task.rewards)
-    one = Trajectories.one(*(array[rows] for array in arrays), task.terminals[rows], device=device)
-    missing = horizon - (rows.stop - rows.start)
-    return Trajectories(
-        *(torch.cat([part, part.new_zeros(1, missing, *part.shape[2:])], 1) for part in one)
-    )

@@ -351,25 +351,15 @@ class MacawAgent(MetaAgent):
         shares = torch.rand(len(data), device=self.device, generator=generator).tolist()
         chosen = [_neighbours(task, count, share) for task, share in zip(data, shares, strict=True)]
         most = max(len(trajectories) for trajectories in chosen)
-        return [self._side_by_side([c[i : i + 1] for c in chosen]) for i in range(most)]
-
-    def _side_by_side(self, rows: list[list[tuple[TaskData, slice]]]) -> Trajectories:
-        """One trajectory of each task, or none, as episodes [E, H]."""
-        longest = max(where.stop - where.start for found in rows for _, where in found)
-        shape, ds, da = (len(rows), longest), self.observation_dim, self.action_dim
-        observations, next_observations = np.zeros((2, *shape, ds), np.float32)
-        actions = np.zeros((*shape, da), np.float32)
-        rewards, terminals = np.zeros((2, *shape), np.float32)
-        success, present = np.zeros((2, *shape), bool)
-        for episode, found in enumerate(rows):
-            for task, where in found:
-                place = episode, slice(where.stop - where.start)
-                observations[place], actions[place] = task.observations[where], task.actions[where]
-                rewards[place], terminals[place] = task.rewards[where], task.terminals[where]
-                next_observations[place] = task.next_observations[where]
-                present[place] = True
-        arrays = (observations, actions, rewards, next_observations, terminals, success, present)
-        return Trajectories(*(torch.from_numpy(array).to(self.device) for array in arrays))
+        history = []
+        for i in range(most):
+            pieces = [
+                found[i] if i < len(found) else (task, slice(0, 0))  # it has no more
+                for task, found in zip(data, chosen, strict=True)
+            ]
+            longest = max(rows.stop - rows.start for _, rows in pieces)
+            history.append(Trajectories.side_by_side(pieces, longest, self.device))
+        return history
 
 
 class WeightsActor(Actor):

@@ -1,5 +1,6 @@
 """What BOReL's belief learns from: rollouts of several episodes of a task, and its loss."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Rollouts:
         self,
         tasks: list[TaskData],
         openings: list[TaskData] | None,
-        standardize,
+        standardize: Callable[[Tensor], Tensor],
         layout: Layout,
         *,
         episodes: int,
@@ -157,7 +158,9 @@ def _following(values: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(values[:, :1]), values[:, :-1]], 1)
 
 
-def _rows(data: TaskData, standardize, layout: Layout, device: torch.device) -> Tensor:
+def _rows(
+    data: TaskData, standardize: Callable[[Tensor], Tensor], layout: Layout, device: torch.device
+) -> Tensor:
     names = ("observations", "actions", "rewards", "next_observations", "terminals")
     parts = [torch.from_numpy(np.ascontiguousarray(getattr(data, n))).to(device) for n in names]
     parts[0], parts[3] = standardize(parts[0]), standardize(parts[3])

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smac_core.data.dataset import TaskData
 from smac_core.data.replay import Layout
 
 
@@ -40,6 +41,25 @@ class Trajectories(NamedTuple):
         tensors = [torch.tensor(array, device=device).unsqueeze(0) for array in arrays]
         success = torch.zeros(1, count, dtype=torch.bool, device=device)
         return cls(*tensors, success, ~success)
+
+    @classmethod
+    def side_by_side(
+        cls, pieces: list[tuple[TaskData, slice]], length: int, device: torch.device | str
+    ) -> "Trajectories":
+        """Episodes [E, length] of a piece of a task's data each, which may have no rows."""
+        names = ("observations", "actions", "rewards", "next_observations", "terminals")
+        first = pieces[0][0]
+        whole = [
+            np.zeros((len(pieces), length, *getattr(first, name).shape[1:]), np.float32)
+            for name in names
+        ]
+        success, present = np.zeros((2, len(pieces), length), bool)
+        for episode, (data, rows) in enumerate(pieces):
+            place = episode, slice(rows.stop - rows.start)
+            for name, array in zip(names, whole, strict=True):
+                array[place] = getattr(data, name)[rows]
+            present[place] = True
+        return cls(*(torch.from_numpy(array).to(device) for array in (*whole, success, present)))
 
     @property
     def returns(self) -> Tensor:

@@ -60,6 +60,20 @@ def test_gymnasium_checker(name):
     check_env(make(name), skip_render_check=True)
 
 
+def test_no_opengl_is_told_with_what_to_set(monkeypatch):
+    """It was MuJoCo's traceback, which names no remedy."""
+
+    def renderer(*_):
+        raise mujoco.FatalError("no context")
+
+    monkeypatch.setattr(mujoco, "Renderer", renderer)
+    monkeypatch.setenv("MUJOCO_GL", "egl")
+    env = gymnasium.make(f"sim:{IDS['hopper_params']}", render_mode="rgb_array")
+    env.reset(seed=0)
+    with pytest.raises(gymnasium.error.Error, match="no context .MUJOCO_GL: egl.; expected a disp"):
+        env.render()
+
+
 @pytest.mark.parametrize("name", DOMAINS)
 def test_registered_with_the_paper_s_horizon(name):
     assert sim.ENVIRONMENTS[IDS[name]]["max_episode_steps"] == 200
