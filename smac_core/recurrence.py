@@ -20,11 +20,14 @@ class GatedRecurrentUnit(nn.Module):
         self.recurrent = nn.Linear(hidden, 3 * hidden)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
+        # Compiled, hundreds of steps would be unrolled. Here and not where the function is defined:
+        # it loads the compiler, a second that every program would wait for.
+        self._states = torch.compiler.disable(_recurrence)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """States [B, N, h] after each step of inputs [B, N, i]; not under autocast."""
         projected = self.input(inputs).transpose(0, 1)
-        states = _recurrence(projected, self.recurrent.weight.t(), self.recurrent.bias)
+        states = self._states(projected, self.recurrent.weight.t(), self.recurrent.bias)
         return states.transpose(0, 1)
 
     def step(self, inputs: Tensor, state: Tensor) -> Tensor:
@@ -42,7 +45,6 @@ def _step(projected: Tensor, recurrent: Tensor, state: Tensor) -> tuple[Tensor, 
     return torch.lerp(new, state, update), gates, new
 
 
-@torch.compiler.disable  # hundreds of steps would be unrolled
 def _recurrence(projected: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return _Recurrence.apply(projected, weight, bias)[0]
 

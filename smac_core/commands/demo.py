@@ -19,6 +19,7 @@ from smac_core.figures import draw, load_evaluations
 # What the demo does less of than `smac reproduce fig5 --scale cpu`, to end within 15 minutes.
 TRAJECTORIES = 20
 SHORTER = ["offline.steps=8000", "evaluation.repeats=2"]
+SMALL = {"width": 96, "height": 72}  # the film at scale smoke
 
 
 def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> None:
@@ -49,7 +50,8 @@ def run_demo(out: Path, scale: str, *, workers: int, seed: int, quiet: bool) -> 
     show(scores)
     pictures = draw(out / "smac")
     film = out / "held_out_task.gif"
-    film_run(out / "smac", "self_supervised", "test", worth_a_film(out / "smac"), film, seed=seed)
+    number, size = worth_a_film(out / "smac"), SMALL if scale == "smoke" else {}
+    film_run(out / "smac", "self_supervised", "test", number, film, seed=seed, **size)
     for path in [*pictures, film]:
         print(path)
     print(f"done in {(time.monotonic() - began) / 60:.1f} minutes")

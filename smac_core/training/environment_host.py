@@ -3,12 +3,15 @@
 Nothing here imports torch: workers start in half a second and stay small.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec, load_env_creator
+
+from smac_core.errors import InputError
 
 
 def make_environment(environment_id: str, kwargs: dict[str, Any], horizon: int) -> gymnasium.Env:
@@ -60,6 +63,17 @@ class Shared(NamedTuple):
         return Shared(*(array[first::count] for array in self))
 
 
+@contextlib.contextmanager
+def _task_refused(environment_id: str) -> Iterator[None]:
+    """Data of a robot may hold tasks that its simulation does not know."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        expected = "what reset(options={'task': ...}) takes"
+        raise InputError(environment_id, "task", f"{kind}{error}", expected) from error
+
+
 class SeparateHost:
     """One Gymnasium environment for each row, made when it is first reset."""
 
@@ -74,7 +88,8 @@ class SeparateHost:
         for row, task, seed in zip(rows, tasks, seeds, strict=True):
             if row not in self._environments:
                 self._environments[row] = make_environment(*self._arguments)
-            observation, _ = self._environments[row].reset(seed=seed, options={"task": task})
+            with _task_refused(self._arguments[0]):
+                observation, _ = self._environments[row].reset(seed=seed, options={"task": task})
             self._shared.observations[row] = observation
 
     def step(self) -> None:
@@ -114,7 +129,8 @@ class BatchHost:
                 **kwargs,
             )
         rows = np.asarray(rows)
-        self._shared.observations[rows] = self._batch.reset_at(rows, tasks, seeds)
+        with _task_refused(self._arguments[0]):
+            self._shared.observations[rows] = self._batch.reset_at(rows, tasks, seeds)
 
     def step(self) -> None:
         """Step the chosen rows."""

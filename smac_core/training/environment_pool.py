@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
+from smac_core.errors import InputError
 from smac_core.training.environment_host import (
     BatchHost,
     SeparateHost,
@@ -84,7 +85,12 @@ class EnvironmentPool:
         tasks: Sequence[dict[str, Any]],
         seeds: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Put environments into tasks, seeded where ``seeds`` are given; observations [k, ds]."""
+        """Put environments into tasks, seeded where ``seeds`` are given; observations [k, ds].
+
+        Raises:
+            InputError: a task that the environment does not take.
+            EnvironmentPoolError: an environment failed, or its worker died.
+        """
         self._expect_idle()
         environments = np.asarray(environments)
         seeds = [None] * len(environments) if seeds is None else seeds
@@ -153,7 +159,8 @@ class EnvironmentPool:
         ]
         if failures:
             self._stepping = None
-            raise EnvironmentPoolError(failures[0])
+            first = failures[0]
+            raise first if isinstance(first, InputError) else EnvironmentPoolError(first)
 
     def close(self) -> None:
         """Close every environment and end the workers."""
@@ -187,7 +194,7 @@ class _Worker:
             self.pipe.send(message)
         self.busy = True
 
-    def receive(self) -> str | None:
+    def receive(self) -> str | InputError | None:
         """What went wrong with the last message, or None."""
         try:
             failure = self.pipe.recv()
@@ -229,6 +236,8 @@ def _work(
         try:
             host.step() if message == "step" else host.reset(*message)
             pipe.send(None)
+        except InputError as error:
+            pipe.send(error)
         except Exception:
             story = traceback.format_exc()
             pipe.send(f"{story.strip().splitlines()[-1]}\n(in an environment worker)\n{story}")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from gymnasium.error import AlreadyPendingCallError, NoAsyncCallError
 
+from smac_core.errors import InputError
 from smac_core.tasks import load_tasks
 from smac_core.training.environment_host import BatchHost
 from smac_core.training.environment_pool import EnvironmentPool, EnvironmentPoolError
@@ -56,6 +57,14 @@ def test_a_dead_worker_is_told():
         os.kill(pool._workers[0].process.pid, signal.SIGKILL)
         with pytest.raises(EnvironmentPoolError, match="worker died"):
             roll(pool, [0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_task_that_the_environment_does_not_know_is_named(workers):
+    with EnvironmentPool(ID, 1, workers=workers, horizon=10) as pool:
+        with pytest.raises(InputError, match=rf"{ID}: task: found KeyError: 'angle'; expected"):
+            pool.reset([0], [{"place": 1}])
+        assert pool.reset([0], TASKS[:1]).shape == (1, 2)
 
 
 def test_close_ends_the_workers():
