@@ -12,6 +12,9 @@ from setuptools import find_packages, setup
 NAME = "smac_ros"
 VERSION = "0.1.0"  # also in package.xml, CHANGELOG.rst and smac_core/__init__.py
 
+# smac export --onnx, and the policy node on what it writes. torch: its exporter's arguments.
+EXPORT = ("onnx>=1.16", "onnxruntime>=1.19", "torch>=2.5")
+
 ROS_WHEELS = (
     *("rclpy", "rmw-fastrtps-cpp", "ament-index-python"),
     *("diagnostic-msgs", "geometry-msgs", "lifecycle-msgs", "rosgraph-msgs", "sensor-msgs"),
@@ -84,7 +87,7 @@ setup(
         "pydantic>=2",
         "pyyaml>=6",
         "rich>=13",
-        "rosbags>=0.10",
+        "rosbags>=0.11.9",  # with it come lz4 and zstd, which recordings are compressed by
         "safetensors>=0.4",
         "tensorboard>=2.15",
         "torch>=2.4",
@@ -96,7 +99,8 @@ setup(
             f"ros-{name}; sys_platform == 'linux' and platform_machine == 'x86_64'"
             for name in ROS_WHEELS
         ],
-        "test": ["pytest>=8", "pytest-timeout>=2.2"],
+        "export": [*EXPORT],
+        "test": ["pytest>=8", "pytest-timeout>=2.2", *EXPORT],
         "dev": ["build>=1", "import-linter>=2", "ruff>=0.8", "setuptools>=70.1"],
     },
     entry_points={"console_scripts": ["smac = smac_ros.cli:main"]},

@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from smac_core.benchmarks.cli import bench_app
+from smac_core.deployment.hub import hub_phase
+from smac_core.export_cli import data_export, export
 from smac_core.options import (
     Device,
     Json,
@@ -34,9 +36,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="SMAC: meta-train from data labelled once, improve from unlabelled practice.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look into dataset files, cut them.")
+data_app = typer.Typer(no_args_is_help=True, help="Look into dataset files, cut them, export them.")
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command()(export)
+data_app.command("export")(data_export)
 
 # What ends in one line instead of a traceback: wrong inputs, and failures that are not the code's.
 # By name, as importing these to compare with would load what a mistake need not wait for.
@@ -391,7 +395,7 @@ def evaluate(
 
     phase = phase or latest_phase(run)
     checks.check_choice("--context", context, checks.CONTEXTS)
-    checks.check_run(run, phase)
+    checks.check_agent(run, phase)
     checks.check_changes(run, phase, changes)
     checks.check_evaluated(changes)
     checks.check_tasks(tasks)
@@ -443,7 +447,7 @@ def render(
 
     [dim]smac render runs/sawyer --task 3 --out task.gif[/dim]
     """
-    from smac_core.commands.checks import check_film, check_run, check_tasks
+    from smac_core.commands.checks import check_agent, check_film, check_tasks
     from smac_core.config import domains, load_config
 
     check_film(out)
@@ -452,7 +456,7 @@ def render(
     scripted = target in domains()
     phase = phase or latest_phase(folder)
     if not scripted:
-        check_run(folder, phase)
+        check_agent(folder, phase)
     from smac_core.commands.render import film_policy, film_run
 
     if scripted:
@@ -563,4 +567,4 @@ def demo(
 def latest_phase(run: Path) -> str:
     """The phase that a run is best known by: PEARL's, or SMAC's furthest, or the first."""
     done = (p for p in ("online", "self_supervised") if (run / p / "checkpoints/latest").exists())
-    return next(done, "offline")
+    return hub_phase(run) or next(done, "offline")

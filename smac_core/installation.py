@@ -6,20 +6,24 @@ nothing else does; torch alone is imported, to ask it for the device.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from types import ModuleType
 from typing import Any
+
+from smac_core.errors import InputError
 
 _INSTALL = "pip install -c constraints.txt -e . (or scripts/setup_env.sh)"
 _ROS = "a ROS 2 installation with its setup.bash sourced"
 
 # Distribution, least version as in setup.py (a test compares), and what does not work without.
 LIBRARIES: list[tuple[str, str, str]] = [
-    ("torch", "2.4", "no training, no policy: nothing works"),
+    ("torch", "2.4", "no training and no runs: the policy node runs exports, and that is all"),
     ("numpy", "1.26", "nothing works"),
     ("pydantic", "2", "configurations cannot be read"),
     ("pyyaml", "6", "configurations cannot be read"),
@@ -32,7 +36,7 @@ LIBRARIES: list[tuple[str, str, str]] = [
     ("mujoco", "3.3", "no MuJoCo robots (cheetah, ant, humanoid, walker, hopper)"),
     ("pybullet", "3.2.5", "no simulated Sawyer"),
     ("matplotlib", "3.8", "no figures"),
-    ("rosbags", "0.10", "no contracts, no bags, no ROS 2 nodes"),
+    ("rosbags", "0.11.9", "no contracts, no bags, no ROS 2 nodes"),
     ("imageio", "2.31", "no animations of episodes"),
     ("pillow", "10", "no animations of episodes"),
 ]
@@ -71,7 +75,24 @@ def doctor() -> list[Check]:
         _rclpy(),
         _launch(),
         _video(),
+        _optional("onnxruntime", "the policy node runs no exports (smac export --onnx)"),
+        _optional("onnx", "smac export --onnx cannot write its files"),
+        _optional("minari", "smac data export --minari does not work", "minari[hdf5]"),
+        _optional("lerobot", "smac data export --lerobot does not work"),
     ]
+
+
+def require(package: str, needed_for: str) -> ModuleType:
+    """An optional package, imported.
+
+    Raises:
+        InputError: it is not installed, or does not load.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        expected = f"it to be installed for {needed_for}: pip install {package}"
+        raise InputError(package, "package", error, expected) from None
 
 
 def report(checks: Sequence[Check]) -> dict[str, Any]:
@@ -169,6 +190,13 @@ def _video() -> Check:
     consequence = "animations are GIF only, not MP4"
     how = "pip install imageio-ffmpeg"
     return Check("MP4", "imageio-ffmpeg", found, package is not None, False, consequence, how)
+
+
+def _optional(name: str, consequence: str, requirement: str = "") -> Check:
+    ok = importlib.util.find_spec(name) is not None  # also of a distribution of another name
+    found = _version(name) or ("found" if ok else "missing")
+    how = f"pip install '{requirement or name}'"
+    return Check(name, name, found, ok, False, consequence, how)
 
 
 def _version(distribution: str) -> str | None:

@@ -10,11 +10,9 @@ Reward relabelling (``borel.reward_function``; off for the comparison, in which 
 function is not known): a rollout's first trajectory is another task's, its rewards recomputed.
 """
 
-import importlib
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,12 +27,11 @@ from smac_core.data.replay import Batch, Layout, Replay
 from smac_core.errors import InputError
 from smac_core.losses import Info, critic_loss, pearl_actor_loss
 from smac_core.networks import TwinQ
+from smac_core.reward_functions import RewardFunction, reward_function
 
 AT_ONCE = 256  # rollouts whose beliefs are computed together
 AGREES = 0.01  # within which a reward function gives the data's rewards, absolute and relative
 
-# raw arrays (s [N, ds], a [N, da], s' [N, ds]) and a task's parameters -> its rewards [N]
-RewardFunction = Callable[[np.ndarray, np.ndarray, np.ndarray, dict[str, Any]], np.ndarray]
 
 
 class Augmented(NamedTuple):
@@ -213,7 +210,8 @@ def relabelled(tasks: list[TaskData], function: str) -> list[TaskData]:
         InputError: there is no such function, only one task, or it gives other rewards than the
             data have.
     """
-    where, rewards_of = "borel.reward_function", reward_function(function)
+    where = "borel.reward_function"
+    rewards_of = reward_function(function, where)
     if len(tasks) < 2:
         raise InputError(where, "tasks", "one", "at least 2: another's trajectories are relabelled")
     choice, found = np.random.default_rng(0), []
@@ -231,16 +229,6 @@ def relabelled(tasks: list[TaskData], function: str) -> list[TaskData]:
         rewards = np.asarray(rewards_of(*moved, task.task), np.float32)
         found.append(replace(task, **arrays, rewards=rewards, context=None, cut=(False, False)))
     return found
-
-
-def reward_function(name: str) -> RewardFunction:
-    """The function "module:name"; raises InputError where there is none."""
-    module, _, function = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        expected = "module:function, of (observations, actions, next_observations, task)"
-        raise InputError("borel.reward_function", name, error, expected) from None
 
 
 def _check_agreement(rewards_of: RewardFunction, task: TaskData, where: str) -> None:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from smac_core.deployment.folders import exported_configuration
+from smac_core.deployment.hub import CONFIG, hub_phase
 from smac_core.errors import InputError
 from smac_core.phases import ONLINE, PHASES
 from smac_core.presets import HAVE_PRESETS, PRESETS
@@ -55,8 +57,20 @@ def check_run(run: Path, phase: str) -> None:
     done = [name for name in (*PHASES, ONLINE) if (run / name / "checkpoints").exists()]
     if done:
         raise InputError(place, "folder", "no such folder", f"a phase of: {', '.join(done)}")
-    found = "one without checkpoints" if run.is_dir() else "no such folder"
+    found = "no such folder"
+    if run.is_dir():
+        kind = "one" if exported_configuration(run) is None else "an export"
+        found = f"{kind} without checkpoints"
     raise InputError(run, "folder", found, "a run's folder, as smac train makes it")
+
+
+def check_agent(run: Path, phase: str) -> None:
+    """``check_run``, and a hub folder of the phase will do: it has an agent that acts."""
+    found = hub_phase(run)
+    if found is None:
+        check_run(run, phase)
+    elif found != phase:
+        raise InputError(run / CONFIG, "phase", found, phase)
 
 
 def check_new_run(folder: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smac_core.config import Config, override_config
-from smac_core.data.dataset import ARRAYS, Dataset, DatasetWriter, TaskData
+from smac_core.data.dataset import ARRAYS, Dataset, TaskData
+from smac_core.data.dataset_writer import DatasetWriter
 from smac_core.errors import InputError
 from smac_core.provenance import command
 from smac_core.tasks import held_out_tasks, training_tasks

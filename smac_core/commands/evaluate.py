@@ -60,7 +60,7 @@ def evaluate_run(
     episodes = {"online": settings.exploration_episodes + 1, "offline": 1}
     total = sum(episodes[s] for s in sources) * len(chosen) * settings.repeats * horizon
     origin: dict[str, Any] = {
-        "run": directory.name,
+        "run": directory.resolve().name,
         "phase": phase,
         "step": state["step"],
         "algorithm": state["algorithm"],

@@ -31,6 +31,8 @@ from smac_core.config import Config, override_config, parse_config
 from smac_core.data.dataset import Dataset, TaskData
 from smac_core.data.recording import Recording
 from smac_core.data.replay import Layout, Replay
+from smac_core.deployment.hub import CONFIG as HUB_CONFIG
+from smac_core.deployment.hub import hub_phase, read_hub_folder
 from smac_core.errors import InputError
 from smac_core.phases import ONLINE, PHASES, trains_on_test_tasks
 from smac_core.provenance import command, git_revision
@@ -405,16 +407,24 @@ def load_agent(
 ) -> tuple[MetaAgent, Config, dict[str, Any]]:
     """The agent of a phase's last checkpoint (to act, not to train), its configuration and state.
 
+    Also of a hub folder (``deployment.hub``).
+
     Raises:
         CheckpointError: no checkpoint, a damaged one, or sizes that do not fit the configuration.
+        InputError: a damaged hub folder, or one of another phase.
     """
     place = directory / phase / "checkpoints"
     if not place.exists() and (directory / "run.json").exists():
         done = [p for p in (*PHASES, ONLINE) if (directory / p / "checkpoints").exists()]
         raise CheckpointError(place, "folder", "no such folder", f"a phase of: {', '.join(done)}")
-    folder = checkpoint.find(place)
-    tensors, state = checkpoint.load(folder, device=device)
-    config = parse_config(state["config"], str(folder / checkpoint.STATE))
+    if hub_phase(directory):
+        folder, source = directory, directory / HUB_CONFIG
+        tensors, state = read_hub_folder(directory, phase, device)
+    else:
+        folder = checkpoint.find(place)
+        source = folder / checkpoint.STATE
+        tensors, state = checkpoint.load(folder, device=device)
+    config = parse_config(state["config"], str(source))
     name, sizes = state.get("algorithm"), (state["observation_dim"], state["action_dim"])
     if name not in ALGORITHMS:
         raise CheckpointError(folder, "algorithm", name or "nothing", " or ".join(ALGORITHMS))

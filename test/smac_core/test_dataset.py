@@ -15,14 +15,15 @@ import h5py
 import numpy as np
 import pytest
 
+from smac_core.data import dataset_format, dataset_writer
 from smac_core.data.dataset import (
     ARRAYS,
     SCHEMA_VERSION,
     Dataset,
     DatasetError,
-    DatasetWriter,
     TaskData,
 )
+from smac_core.data.dataset_writer import DatasetWriter
 
 HORIZON = 5
 
@@ -379,6 +380,81 @@ def test_existing_file_is_only_replaced_on_request(written: Path):
     with writer(written, overwrite=True) as out:
         out.add_task("train", make_task(9))
     assert len(Dataset.load(written).train) == 1
+
+
+# --- trajectory by trajectory
+
+
+def single(seed: int, trajectories: int = 1, **changes) -> TaskData:
+    return make_task(seed, trajectories=trajectories, task={}, **changes)
+
+
+def joined(parts: list[TaskData], task: dict, split: str = "train") -> TaskData:
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+    return TaskData(**arrays, task=task, split=split)
+
+
+@pytest.mark.parametrize("held", [0, 300, 10**6])
+def test_growing_tasks_make_the_same_data(path: Path, tmp_path: Path, monkeypatch, held: int):
+    """In turn with others, whenever they reach the file: as if each were added at once."""
+    monkeypatch.setattr(dataset_writer, "_HELD_BYTES", held)
+    monkeypatch.setattr(dataset_format, "_BLOCK", 7)
+    parts = {"a": [single(i) for i in range(4)], "b": [single(9, 2), single(8)]}
+    with writer(path, horizon=None) as out:
+        a = out.open_task("train", {"name": "a"})
+        out.add_task("train", make_task(5))
+        b = out.open_task("train", {"name": "b", "behavior": ["x", "y", "z"]})
+        c = out.open_task("test", {"name": "c"})
+        for task, part in ((a, "a"), (b, "b"), (a, "a"), (a, "a"), (b, "b"), (a, "a"), (c, "a")):
+            index = task.trajectories if task is not b else task.trajectories // 2
+            task.add(parts[part][index])
+        assert (a.trajectories, a.transitions, b.trajectories) == (4, 4 * HORIZON, 3)
+    with writer(tmp_path / "at_once.h5") as out:
+        out.add_task("train", joined(parts["a"], {"name": "a"}))
+        out.add_task("train", make_task(5))
+        out.add_task("train", joined(parts["b"], {"name": "b", "behavior": ["x", "y", "z"]}))
+        out.add_task("test", joined(parts["a"][:1], {"name": "c"}, "test"))
+    grown, whole = Dataset.load(path), Dataset.load(tmp_path / "at_once.h5")
+    assert grown.fingerprint == whole.fingerprint
+    assert grown.horizon == HORIZON
+    for one, other in zip(grown.train + grown.test, whole.train + whole.test, strict=True):
+        assert one.task == other.task
+        for name in ARRAYS:
+            np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            assert getattr(one, name).dtype == getattr(other, name).dtype
+
+
+def test_growing_tasks_are_checked(path: Path):
+    with writer(path) as out:
+        task = out.open_task("train", {})
+        task.add(single(0))
+        bad = single(1)
+        bad.rewards[2] = np.nan
+        for data, field in (
+            (bad, "train/0000/rewards"),
+            (single(1, timeouts=np.zeros(HORIZON, bool)), "train/0000/timeouts"),
+            (single(1, context=single(2)), "train/0000"),
+            (single(1, cut=(True, False)), "train/0000"),
+        ):
+            with pytest.raises(DatasetError) as caught:
+                task.add(data)
+            assert caught.value.field == field
+        task.add(single(3))
+    (loaded,) = Dataset.load(path).train
+    assert loaded.rewards.tolist() == [*single(0).rewards, *single(3).rewards]
+
+
+@pytest.mark.parametrize(
+    ("task", "trajectories", "field"),
+    [({}, 0, "train/0000"), ({"behavior": ["x", "y"]}, 1, "train/0000/task/behavior")],
+)
+def test_growing_task_that_is_not_whole(path: Path, task: dict, trajectories: int, field: str):
+    with pytest.raises(DatasetError) as caught, writer(path) as out:
+        grown = out.open_task("train", task)
+        for seed in range(trajectories):
+            grown.add(single(seed))
+    assert caught.value.field == field
+    assert os.listdir(path.parent) == []
 
 
 # --- nothing is lost

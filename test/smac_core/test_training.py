@@ -16,7 +16,8 @@ from smac_core import checkpoint, perceptron
 from smac_core.checkpoint import CheckpointError
 from smac_core.commands.collect import write_subset
 from smac_core.config import override_config
-from smac_core.data.dataset import Dataset, DatasetWriter, TaskData
+from smac_core.data.dataset import Dataset, TaskData
+from smac_core.data.dataset_writer import DatasetWriter
 from smac_core.data.trajectories import Trajectories
 from smac_core.errors import InputError
 from smac_core.evaluation import meta_test
