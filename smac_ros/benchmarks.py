@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,12 @@ from smac_core.agents.context import Agent
 from smac_core.benchmarks.measurement import report
 from smac_core.config import Config, load_config
 from smac_core.controller import Controller
-from smac_ros.contract import load_contract
+from smac_core.deployment.export import export_agent
+from smac_core.deployment.exported import ExportedAgent, Origin
+from smac_core.deployment.interface import RobotController
+from smac_core.deployment.onnx_controller import OnnxController
+from smac_core.provenance import command, git_revision
+from smac_ros.contract import Contract, load_contract
 from smac_ros.messages import pack_weights, set_stamp, stamp_ns
 from smac_ros.system import NodeSpec
 from smac_ros.up import command_line, environment
@@ -25,22 +32,38 @@ RATE = 100.0  # Hz
 PATIENCE = 30.0  # s for nodes to come up
 
 
-def bench_policy_latency(*, seconds: float, wake: float | None = None) -> dict[str, Any]:
+def bench_policy_latency(
+    *, seconds: float, wake: float | None = None, export: bool = False
+) -> dict[str, Any]:
     """Observation message to command message at 100 Hz, policy node and echo node taking turns.
 
     The policy has the paper's network sizes, draws z at every step and samples its actions. Both
     figures are round trips seen by a third process. "inference" is the controller alone, back to
-    back: as in real time, and "exact" as in lockstep. ``wake``: the policy's parameter.
+    back: as in real time, and "exact" as in lockstep. ``wake``: the policy's parameter. ``export``:
+    a third node takes turns, and its controller, which run the same networks from ONNX files.
     """
     config = load_config("sawyer", "paper")
     contract = load_contract("latency")
     torch.set_num_threads(1)  # as in the nodes
     agent = Agent(contract.observation_dim, contract.action_dim, config.networks).eval()
     parameters = {"contract": "latency"} | ({} if wake is None else {"wake": float(wake)})
-    with _nodes(("policy_node", parameters), ("echo_node", {})):
-        trips = _round_trips(agent, config, contract.text, seconds)
-    for name, exact in (("inference", False), ("inference, exact", True)):
-        trips[name] = _inference(Controller(agent, exact=exact), seconds / 5)
+    nodes = [NodeSpec("policy_node", "policy", parameters), NodeSpec("echo_node", "echo")]
+    prefixes = {"policy": "", "echo": "echo/"}
+    with TemporaryDirectory() as folder:
+        controllers = {
+            "inference": Controller(agent, exact=False),
+            "inference, exact": Controller(agent, exact=True),
+        }
+        if export:
+            exported = _exported(agent, config, contract, Path(folder) / "export")
+            controllers["inference, export"] = OnnxController(exported)
+            more = parameters | {"checkpoint": str(exported.folder)}
+            nodes.append(NodeSpec("policy_node", "policy", more, namespace="exported"))
+            prefixes["policy, export"] = "exported/"
+        with _nodes(*nodes):
+            trips = _round_trips(agent, config, contract.text, seconds, prefixes)
+        for name, controller in controllers.items():
+            trips[name] = _inference(controller, seconds / 5)
     rounds = {name: _quantiles(values) for name, values in trips.items()}
     results = {
         f"{name}, {quantile}": [1e6 * found[quantile] for found in blocks]
@@ -53,6 +76,27 @@ def bench_policy_latency(*, seconds: float, wake: float | None = None) -> dict[s
     }
 
 
+def _exported(agent: Agent, config: Config, contract: Contract, folder: Path) -> ExportedAgent:
+    """The agent's export, of a robot that is the contract's."""
+    names = ("observation_names", "observation_units", "action_names", "action_units", "rate")
+    environment = config.environment.model_copy(update={n: getattr(contract, n) for n in names})
+    origin = Origin(
+        name="bench",
+        id="bench",
+        algorithm="smac",
+        phase="offline",
+        step=0,
+        seed=0,
+        command=command(),
+        commit=git_revision(),
+        dataset=None,
+        weights_sha256="",
+    )
+    config = config.model_copy(update={"environment": environment, "domain": contract.domain})
+    export_agent(agent, config, origin, contract.text, folder)
+    return ExportedAgent(folder)
+
+
 def _quantiles(values: np.ndarray) -> list[dict[str, float]]:
     """Of five blocks in the order of time, so that the report has a spread."""
     return [
@@ -61,7 +105,7 @@ def _quantiles(values: np.ndarray) -> list[dict[str, float]]:
     ]
 
 
-def _inference(controller: Controller, seconds: float) -> np.ndarray:
+def _inference(controller: RobotController, seconds: float) -> np.ndarray:
     controller.begin("explore", seed=0, deterministic=False, latent="step")
     rng = np.random.default_rng(0)
     observations = rng.normal(size=(256, controller.agent.observation_dim)).astype(np.float32)
@@ -75,9 +119,9 @@ def _inference(controller: Controller, seconds: float) -> np.ndarray:
 
 
 def _round_trips(
-    agent: Agent, config: Config, contract: str, seconds: float
+    agent: Agent, config: Config, contract: str, seconds: float, prefixes: dict[str, str]
 ) -> dict[str, np.ndarray]:
-    """Seconds of every round trip, of both nodes."""
+    """Seconds of every round trip, of each node by name; ``prefixes``: of their topics."""
     import rclpy
     from rclpy.experimental import EventsExecutor
     from sensor_msgs.msg import JointState
@@ -98,10 +142,10 @@ def _round_trips(
             if time.monotonic() > end:
                 raise OSError(f"waited {PATIENCE:.0f} s in vain for {what}")
 
-    sent = {"policy": 0, "echo": 0}  # perf_counter_ns of the last observation
-    trips: dict[str, list[float]] = {"policy": [], "echo": []}
+    sent = dict.fromkeys(prefixes, 0)  # perf_counter_ns of the last observation
+    trips: dict[str, list[float]] = {name: [] for name in prefixes}
     publishers = {}
-    for name, prefix in (("policy", ""), ("echo", "echo/")):
+    for name, prefix in prefixes.items():
         publishers[name] = node.create_publisher(JointState, f"{prefix}joint_states", reliable(10))
 
         def receive(message: JointState, name: str = name) -> None:
@@ -120,25 +164,33 @@ def _round_trips(
         "contract": contract,
     }
     weights.publish(pack_weights(agent.state_dict(), description))
-    start = node.create_client(Trigger, "policy/start")
+    starts = [
+        node.create_client(Trigger, f"{prefix}policy/start")
+        for name, prefix in prefixes.items()
+        if name != "echo"
+    ]
     try:
-        until(start.service_is_ready, "the policy's service start")
+        for start in starts:
+            until(start.service_is_ready, f"the service {start.srv_name}")
         for publisher in publishers.values():
             until(publisher.get_subscription_count, f"a listener on {publisher.topic_name}")
-        began = time.monotonic()
-        while True:  # refused until the weights have arrived
-            future = start.call_async(Trigger.Request())
-            until(future.done, "the policy's answer")
-            if future.result().success:
-                break
-            if time.monotonic() - began > PATIENCE:
-                raise OSError(f"the policy does not start: {future.result().message}")
-            executor.spin_once(timeout_sec=0.1)
+        for start in starts:
+            began = time.monotonic()
+            while True:  # refused until the weights have arrived
+                future = start.call_async(Trigger.Request())
+                until(future.done, "the policy's answer")
+                if future.result().success:
+                    break
+                if time.monotonic() - began > PATIENCE:
+                    raise OSError(f"the policy does not start: {future.result().message}")
+                executor.spin_once(timeout_sec=0.1)
         message = JointState(name=[f"j{i}" for i in range(JOINTS)])
         positions = np.random.default_rng(0).normal(size=(256, JOINTS))
-        for turn in range(int(2 * RATE * (seconds + 2))):  # two seconds to warm up and settle
-            name = ("policy", "echo")[turn % 2]
-            due = time.perf_counter() + 1 / (2 * RATE)
+        names = list(prefixes)
+        rate = len(names) * RATE
+        for turn in range(int(rate * (seconds + 2))):  # two seconds to warm up and settle
+            name = names[turn % len(names)]
+            due = time.perf_counter() + 1 / rate
             message.position = positions[turn % 256].tolist()
             sent[name] = time.perf_counter_ns()
             set_stamp(message.header.stamp, sent[name])
@@ -173,9 +225,10 @@ def bench_lockstep(*, seconds: float) -> dict[str, Any]:
             env.step(action)
         plain.append(len(actions) / (time.perf_counter() - began))
     env.close()
+    parameters = {"clock": "lockstep", "contract": "sawyer_sim"}
     nodes = (
-        ("sawyer_sim_node", {"clock": "lockstep", "contract": "sawyer_sim"}),
-        ("policy_node", {"clock": "lockstep", "contract": "sawyer_sim", "checkpoint": "shipped"}),
+        NodeSpec("sawyer_sim_node", "sawyer_sim", parameters),
+        NodeSpec("policy_node", "policy", parameters | {"checkpoint": "shipped"}),
     )
     with _nodes(*nodes):
         rates = _lockstep_rates(seconds)
@@ -237,16 +290,16 @@ def _lockstep_rates(seconds: float) -> list[float]:
 
 
 @contextmanager
-def _nodes(*nodes: tuple[str, dict[str, Any]]) -> Iterator[None]:
+def _nodes(*nodes: NodeSpec) -> Iterator[None]:
     """Nodes in processes, stopped at the end."""
     os.environ.update(environment())
     processes = []
     try:
-        for executable, parameters in nodes:
-            command = command_line(NodeSpec(executable, executable.removesuffix("_node")), None)
-            for name, value in parameters.items():
-                command += ["-p", f"{name}:={value}"]
-            processes.append(subprocess.Popen(command, stdout=sys.stderr))
+        for node in nodes:
+            words = command_line(node, None)
+            for name, value in node.parameters.items():
+                words += ["-p", f"{name}:={value}"]
+            processes.append(subprocess.Popen(words, stdout=sys.stderr))
         yield
     finally:
         for process in processes:

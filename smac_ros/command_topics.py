@@ -11,22 +11,35 @@ from typing import Any
 from smac_ros.contract import Contract
 from smac_ros.serialized import Packer
 
+MATCHING = 0.25  # s that listeners may need to find a new publisher; what it says before is lost
+
 
 class CommandTopics:
     """Publishers of a contract's commands.
+
+    Args:
+        humans: names of nodes whose publishers may be there: they command in takeovers only.
 
     Attributes:
         open: whether this node commands.
         foreign: description of other publishers there are; empty: none.
     """
 
-    def __init__(self, node: Any, contract: Contract, classes: Mapping[str, type], qos: Any):
-        self._node, self._qos = node, qos
+    def __init__(
+        self,
+        node: Any,
+        contract: Contract,
+        classes: Mapping[str, type],
+        qos: Any,
+        humans: Sequence[str] = (),
+    ):
+        self._node, self._qos, self._humans = node, qos, frozenset(humans)
         self._kinds = [(classes[command.type], command.topic) for command in contract.actions]
         self._packs = [Packer(command.type, command.paths).pack for command in contract.actions]
         self._publishers: list[Any] = []
         self._own: list[set[bytes]] = []
-        self._until = 0.0
+        self._until = self._matched = 0.0
+        self._matching = MATCHING
         self.foreign = ""
 
     @property
@@ -43,14 +56,28 @@ class CommandTopics:
         """Of the topic that has fewest."""
         return min((p.get_subscription_count() for p in self._publishers), default=0)
 
+    @property
+    def unheard(self) -> str:
+        """Why the first commands, which are to be gentle, would be lost; empty: they would not."""
+        if time.monotonic() < self._matched:
+            return "listeners to find its commands"
+        lacking = [
+            topic
+            for (_, topic), publisher in zip(self._kinds, self._publishers, strict=False)
+            if not publisher.get_subscription_count()
+        ]
+        return f"a listener to {', '.join(lacking)}" if lacking else ""
+
     def look(self, seconds: float) -> None:
         """Listen for so long before commanding."""
         self._until = time.monotonic() + seconds
+        self._matching = min(seconds, MATCHING)
 
-    def publish(self, messages: Sequence[Any]) -> None:
-        """One message a command."""
+    def publish(self, messages: Sequence[Any | None]) -> None:
+        """One message a command; None: not that one."""
         for publisher, pack, message in zip(self._publishers, self._packs, messages, strict=True):
-            publisher.publish(pack(message))
+            if message is not None:
+                publisher.publish(pack(message))
 
     def check(self) -> tuple[str, str]:
         """Look around, and become a publisher when it is time.
@@ -86,6 +113,7 @@ class CommandTopics:
             if len(own) != 1:  # another one has come at this very moment: look again
                 self.close(None)
                 return
+        self._matched = time.monotonic() + self._matching
 
     def _present(self, topic: str) -> dict[bytes, str]:
         """Id -> node of all publishers of a topic."""
@@ -98,7 +126,11 @@ class CommandTopics:
     def _others(self, index: int) -> dict[bytes, str]:
         found = self._present(self._kinds[index][1])
         own = self._own[index] if self.open else set()
-        return {gid: node for gid, node in found.items() if gid not in own}
+        return {
+            gid: node
+            for gid, node in found.items()
+            if gid not in own and node.rpartition("/")[2] not in self._humans
+        }
 
     def _describe(self, others: Sequence[Mapping[bytes, str]]) -> str:
         found = [

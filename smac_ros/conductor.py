@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smac_ros.messages import Begin, End
+from smac_ros.messages import INTERRUPTED, Begin, End
 from smac_ros.protocol import Episode, Forgotten, JobFailed, Played, Stopped
 from smac_ros.scores import Rewards
 
@@ -33,6 +33,10 @@ class GivenUp(Exception):
 
 class Silent(GivenUp):
     """Nobody has ended the episode."""
+
+
+class Interrupted(Exception):
+    """A human has stopped or taken over; the message says who, how and when."""
 
 
 class Halted(BaseException):
@@ -101,6 +105,8 @@ class Conductor:
         self._rewards = Rewards()
         self.version = self._expected = 0
         self._restarted = False  # the learner, since it was waited for
+        self._control = "policy"  # who commands the robot, as the policy says
+        self._held = False  # whether anyone else did during the present attempt
         self.reset()
 
     def reset(self) -> None:
@@ -129,6 +135,12 @@ class Conductor:
             self._rewards.add(stamp, reward, success)
             if self._ended is not None:
                 self.changed.notify_all()
+
+    def heard_control(self, state: str) -> None:
+        with self.changed:
+            self._control = state
+            self._held = self._held or state != "policy"
+            self.changed.notify_all()
 
     def heard_labels(self, episode: int, mean: float, count: int) -> None:
         with self.changed:
@@ -198,11 +210,17 @@ class Conductor:
             self.changed.notify_all()
 
     def play(self, episode: Episode) -> Played:
-        for attempt in range(ATTEMPTS):
+        """An episode that a human interrupts is no attempt: it is repeated, however often."""
+        attempt = 0
+        while attempt < ATTEMPTS:
             self._hold(episode)
             try:
                 played = self._attempt(episode, attempt)
+            except Interrupted as error:
+                self.diagnostics.count("episodes interrupted", f"episode {error}; it is repeated")
+                self.until(lambda: self._held, LATE)  # the word on who commands is on its way
             except GivenUp as error:
+                attempt += 1
                 reason = str(error)
                 self.diagnostics.count("episodes given up", f"episode given up: {reason}")
                 if isinstance(error, Silent) and episode.context:
@@ -213,7 +231,10 @@ class Conductor:
         raise JobFailed(f"an episode was given up {ATTEMPTS} times, the last time: {reason}")
 
     def _hold(self, episode: Episode) -> None:
-        """Between two episodes: stop, pause, wait for whoever sets up the scene."""
+        """Between two episodes: stop, pause, wait for a human, for whoever sets up the scene."""
+        if self._control != "policy" and not self._stop:
+            self._log(f"the robot is not the policy's ({self._control}): waits for its ~/resume")
+            self.until(lambda: self._stop or self._control == "policy")
         if self._pause and not self._stop:
             self._log("paused; ~/start goes on")
             self.until(lambda: self._stop or not self._pause)
@@ -229,6 +250,7 @@ class Conductor:
         policy_seed, robot_seed = episode.seeds(self.conduct.seed, attempt)
         with self.changed:
             self._ended = self._running = None
+            self._held = self._control != "policy"
             self._rewards.clear()
         begin = episode.begin(
             session=self.session,
@@ -250,6 +272,8 @@ class Conductor:
             reason = f"the policy did not end it within {limit:.0f} s"
             self._give_up(begin, reason)
             raise Silent(reason)
+        if end.reason.startswith(INTERRUPTED):
+            raise Interrupted(end.reason)
         if end.reason != "complete":
             raise GivenUp(end.reason)
         if episode.purpose != "meta_test":

@@ -40,6 +40,7 @@ class Stream:
         max_age_ns: how old a sample may be, ns.
         missing: what an ``as_of`` stream reads without a sample; None: the stream is needed.
         names, units, paths: of each column.
+        fields: (path, slice of the stream's columns) of each part of the message.
     """
 
     def __init__(self, spec: Observation | Reward, start: int) -> None:
@@ -51,11 +52,13 @@ class Stream:
         self.units = tuple(field.unit for field in spec.fields for _ in field.names)
         self.paths = tuple(leaf for f in spec.fields for leaf in leaves(spec.type, f.path))
         self.start, self.width = start, len(self.names)
+        self.fields: list[tuple[str, slice]] = []
         self._readers: list[tuple[Reader, slice, float, float, tuple[float, float] | None]] = []
         column = 0
         for field in spec.fields:
             part = slice(column, column + len(field.names))
             reader = compile_reader(spec.type, field.path)
+            self.fields.append((field.path, part))
             self._readers.append((reader, part, field.scale, field.offset, field.clip))
             column = part.stop
 
@@ -77,13 +80,24 @@ class Stream:
         for reader, part, scale, offset, clip in self._readers:
             values = out[part]
             reader(message, values)
-            if scale != 1.0:
-                values *= scale
-            if offset != 0.0:  # adding 0 would turn -0 into 0
-                values += offset
-            if clip is not None:
-                np.maximum(values, clip[0], out=values)  # in two thirds of np.clip's time
-                np.minimum(values, clip[1], out=values)
+            _adjust(values, scale, offset, clip)
+
+    def adjust(self, rows: np.ndarray) -> None:
+        """What ``read_values`` does to numbers that were read: ``rows`` [n, width] in place."""
+        for _, part, scale, offset, clip in self._readers:
+            _adjust(rows[:, part], scale, offset, clip)
+
+
+def _adjust(
+    values: np.ndarray, scale: float, offset: float, clip: tuple[float, float] | None
+) -> None:
+    if scale != 1.0:
+        values *= scale
+    if offset != 0.0:  # adding 0 would turn -0 into 0
+        values += offset
+    if clip is not None:
+        np.maximum(values, clip[0], out=values)  # in two thirds of np.clip's time
+        np.minimum(values, clip[1], out=values)
 
 
 class Command:
@@ -99,6 +113,7 @@ class Command:
         max_change: largest change between two commands, [width] float64; inf: any.
         max_rate: likewise, a second.
         measured: column of the observation that measures the value, [width] int; -1: none.
+        max_lead: largest distance of the value from what is measured, [width] float64; inf: any.
         zero: what ``safety: zeros`` sends, [width] float64; NaN: the last value.
     """
 
@@ -120,14 +135,14 @@ class Command:
                 field.max_step or float("inf"), (field.max_rate or float("inf")) / rate
             )  # max_rate counts one period, also after a pause
             zero = float("nan") if field.standstill == "hold" else field.standstill
-            fastest = field.max_rate or float("inf")
-            row = (field.scale, field.offset, *field.limits, change, fastest, zero)
+            fastest, lead = (given or float("inf") for given in (field.max_rate, field.max_lead))
+            row = (field.scale, field.offset, *field.limits, change, fastest, zero, lead)
             rows += [row] * len(field.names)
             measured += [columns.index(n) for n in field.measured] or [-1] * len(field.names)
         values = np.array(rows, dtype=np.float64).T.copy()
         values.flags.writeable = False
         self.scale, self.offset, self.low, self.high = values[:4]
-        self.max_change, self.max_rate, self.zero = values[4:]
+        self.max_change, self.max_rate, self.zero, self.max_lead = values[4:]
         self.measured = np.array(measured)
 
 

@@ -1,9 +1,11 @@
 """``smac contract``: check a contract, and show what it makes of topics."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from itertools import groupby
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,16 +19,33 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
 @contract_app.command()
-def check(contract: NameOrPath, as_json: Json = False) -> None:
+def check(
+    contract: NameOrPath,
+    live: Annotated[
+        bool, typer.Option("--live", help="Compare it with what is on the network.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option(help="To listen, with --live; default: 5.", min=0.1, max=3600.0)
+    ] = None,
+    namespace: Annotated[str, typer.Option(help="Of the robot, with --live.")] = "",
+    lockstep: Annotated[
+        bool, typer.Option("--lockstep", help="With --live: of a robot in lockstep.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Validate a contract; an error names the line, what was found and what was expected.
 
     Where a domain of its name comes with the package, names, units and rate are compared too.
+    With --live also with a running robot: topics, types, QoS, rates, clocks, joints, NaN, who else
+    commands. It only listens. Exit code 1: something there does not fit.
 
-    [dim]smac contract check my_arm.yaml[/dim]
+    [dim]smac contract check my_arm.yaml --live --seconds 5[/dim]
     """
     from smac_core.config import domains, load_config
     from smac_ros.contract import load_contract
 
+    if not live and (seconds is not None or namespace or lockstep):
+        raise typer.BadParameter("--seconds, --namespace and --lockstep go with --live")
     loaded = load_contract(contract)
     compared = loaded.domain in domains()
     if compared:
@@ -47,6 +66,9 @@ def check(contract: NameOrPath, as_json: Json = False) -> None:
         "action_dim": loaded.action_dim,
         "lockstep": loaded.lockstep_problem is None,
     }
+    if live:
+        _check_live(loaded, summary, as_json, namespace, seconds or 5.0, lockstep)
+        return
     if as_json:
         print(json.dumps({"ok": True, **summary}, indent=1))
         return
@@ -60,6 +82,27 @@ def check(contract: NameOrPath, as_json: Json = False) -> None:
         print(f"not compared: no domain {loaded.domain!r} comes with the package", file=sys.stderr)
 
 
+def _check_live(
+    contract: Any,
+    summary: dict[str, Any],
+    as_json: bool,
+    namespace: str,
+    seconds: float,
+    lockstep: bool,
+) -> None:
+    from smac_ros.live_check import check_live, show
+
+    if lockstep:
+        contract.require_lockstep()
+    report = check_live(contract, namespace=namespace, seconds=seconds, lockstep=lockstep)
+    if as_json:
+        print(json.dumps(summary | report.data(), indent=1))
+    else:
+        show(report)
+    if report.errors:
+        raise typer.Exit(1)
+
+
 @contract_app.command()
 def show(contract: NameOrPath, as_json: Json = False) -> None:
     """Every column of the observation and of the action: name, unit, topic, path, limits.
@@ -70,6 +113,29 @@ def show(contract: NameOrPath, as_json: Json = False) -> None:
 
     content = describe(load_contract(contract))
     print(json.dumps(content, indent=1)) if as_json else _show(content)
+
+
+@contract_app.command()
+def copy(
+    contract: NameOrPath,
+    out: Annotated[Path, typer.Argument(help="The .yaml file to write; the copy is named so.")],
+) -> None:
+    """Begin a contract of your own with a copy of the nearest example.
+
+    [dim]smac contract copy sawyer_arm my_arm.yaml[/dim]
+    """
+    from smac_core.errors import InputError
+    from smac_ros.contract import load_contract
+
+    text = load_contract(contract).text
+    if out.suffix not in (".yaml", ".yml"):
+        raise InputError(out, "name", f"the ending {out.suffix!r}", ".yaml")
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(re.sub(r"(?m)^name: .*$", f"name: {out.stem}", text))
+    except FileExistsError:
+        raise InputError(out, "file", "one that exists", "a new one") from None
+    print(out)
 
 
 def describe(contract: Any) -> dict[str, Any]:
@@ -103,6 +169,7 @@ def describe(contract: Any) -> dict[str, Any]:
             "offset": command.offset[column],
             "limits": [command.low[column], command.high[column]],
             "max_change": _finite(command.max_change[column]),
+            "max_lead": _finite(command.max_lead[column]),
             "zero": _finite(command.zero[column]),
         }
         for command in contract.actions
@@ -159,6 +226,7 @@ def _action_cells(row: dict[str, Any]) -> tuple[object, ...]:
     low, high = row["limits"]
     value = f"{row['scale']:g} a" + (f" {row['offset']:+g}" if row["offset"] else "")
     change = "" if row["max_change"] is None else f", change {row['max_change']:g} a step"
+    change += "" if row["max_lead"] is None else f", lead {row['max_lead']:g}"
     zero = "last value" if row["zero"] is None else f"{row['zero']:g}"
     return (
         *(row[key] for key in ("index", "name", "unit", "path")),

@@ -18,6 +18,8 @@ from smac_ros.message_types import has_header, message_class
 if TYPE_CHECKING:
     from smac_ros.contract import Command, Contract
 
+REPEATED = 1.0  # s for which a stop repeats what it holds, in case a message was lost
+
 
 class CommandWriter:
     """The action vector's way into messages; one per policy, its messages are reused.
@@ -28,7 +30,7 @@ class CommandWriter:
             out where they are installed.
 
     Attributes:
-        limited: how many values were held back by limits, max_step or max_rate so far.
+        limited: how many values were held back by limits, max_step, max_rate or max_lead so far.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class CommandWriter:
         measured = np.concatenate([command.measured for command in commands])
         self._start = np.flatnonzero(measured >= 0)
         self._measured = measured[self._start]
+        self._lead = np.concatenate([command.max_lead for command in commands])[self._start]
+        self._led = bool(np.isfinite(self._lead).any())
         self._last = np.full_like(self._zero, np.nan)  # NaN: unknown
-        self._sent = False
+        self._sent = np.zeros(len(self._zero), bool)  # what may be repeated
         self.reset()
 
     def reset(self, observation: np.ndarray | None = None) -> None:
@@ -73,13 +77,33 @@ class CommandWriter:
         np.copyto(self._last, self._zero, where=~self._held)
         if observation is not None:
             self._last[self._start] = observation[self._measured]
-        self._sent = False
+        self._sent[:] = False
 
-    def encode(self, action: np.ndarray, elapsed: float | None = None) -> np.ndarray:
+    def let_go(self) -> None:
+        """Others may move the robot from now on: nothing of the past is to be repeated.
+
+        ``encode`` counts the next change from what is ``measured``, if it is told.
+        """
+        self._sent[:] = False
+
+    def follow(self, index: int, values: np.ndarray) -> None:
+        """Others have sent ``values`` [width] as command ``index``: go on from there."""
+        command = self.contract.actions[index]
+        part = slice(command.start, command.start + command.width)
+        self._last[part], self._sent[part] = values, True
+
+    def encode(
+        self,
+        action: np.ndarray,
+        elapsed: float | None = None,
+        observation: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Message values [da] float64 of an action [da]: scale * action + offset, within limits.
 
         The change is limited against the values that ``fill`` sent last, ``elapsed`` seconds ago;
-        ``max_rate`` counts at most one period, also after a pause.
+        ``max_rate`` counts at most one period, also after a pause. ``observation`` [ds]: with it
+        values stay within ``max_lead`` of what is ``measured``; where the last one is farther off,
+        for the robot did not follow, the change counts from the edge.
 
         Raises:
             ValueError: another shape, or numbers that are not finite.
@@ -94,9 +118,19 @@ class CommandWriter:
         change = self._change
         if elapsed is not None and elapsed < self._period:
             change = np.minimum(change, self._rate * max(elapsed, 1e-9))
+        last, led = self._last, self._start
+        looks = observation is not None and (self._led or not self._sent.all())
+        if looks:
+            measured = observation[self._measured].astype(np.float64)
+            lowest, highest = measured - self._lead, measured + self._lead
+            near = np.where(self._sent[led], last[led], measured)
+            last = last.copy()
+            last[led] = np.fmin(np.fmax(near, lowest), highest)
         # fmin and fmax leave values alone where the last one is unknown, NaN
-        np.fmin(values, self._last + change, out=values)
-        np.fmax(values, self._last - change, out=values)
+        np.fmin(values, last + change, out=values)
+        np.fmax(values, last - change, out=values)
+        if looks:
+            values[led] = np.fmin(np.fmax(values[led], lowest), highest)
         self.limited += int(np.count_nonzero(values != wanted))
         return values
 
@@ -112,7 +146,7 @@ class CommandWriter:
         if not math.isfinite(sum(numbers)):
             raise ValueError(f"command is not finite: {numbers}")
         np.copyto(self._last, values)
-        self._sent = True
+        self._sent[:] = True
         seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
         for message, writers, stamp in zip(
             self._messages, self._writers, self._stamps, strict=True
@@ -123,21 +157,42 @@ class CommandWriter:
                 stamp.sec, stamp.nanosec = seconds, nanoseconds
         return self._messages
 
-    def safe_values(self) -> np.ndarray | None:
-        """Message values [da] that stop the robot, by the contract's ``safety``.
+    def fill_safe(self, stamp_ns: int) -> list[Any | None]:
+        """As ``fill``, with the values that stop the robot, by the contract's ``safety``.
 
-        None where nothing is to be sent: safety is "none", or it repeats values of which none
-        were sent since the last ``reset``. ``max_step`` and ``max_rate`` do not apply: a stop is
-        immediate.
+        None for a command that is not to be sent: safety is "none", or it repeats values of which
+        none were sent since the last ``reset``. ``max_step``, ``max_rate`` and ``max_lead`` do not
+        apply: a stop is immediate.
         """
+        values = self._safe()
+        if values is None:
+            return [None] * len(self._messages)
+        unknown, last, sent = np.isnan(values), self._last.copy(), self._sent.copy()
+        messages = self.fill(np.where(unknown, self._low, values), stamp_ns)
+        np.copyto(self._last, last, where=unknown)
+        np.copyto(self._sent, sent, where=unknown)
+        parts = [slice(c.start, c.start + c.width) for c in self.contract.actions]
+        return [
+            None if unknown[part].any() else message
+            for part, message in zip(parts, messages, strict=True)
+        ]
+
+    def is_safe(self, index: int, values: np.ndarray) -> bool:
+        """Whether the safe command would change nothing after command ``index``, [width]."""
+        command, safe = self.contract.actions[index], self._safe()
+        if safe is None:
+            return True
+        part = safe[command.start : command.start + command.width]
+        return np.array_equal(np.where(np.isnan(part), values, part), values)
+
+    def _safe(self) -> np.ndarray | None:
+        """Safe values [da], NaN where they would repeat what is not known; None: send none."""
         if self.contract.safety == "none":
             return None
+        repeated = np.where(self._sent, self._last, np.nan)
         if self.contract.safety == "hold":
-            return self._last.copy() if self._sent else None
-        held = np.isnan(self._zero)
-        if held.any() and not self._sent:
-            return None
-        return np.where(held, self._last, self._zero)
+            return repeated
+        return np.where(np.isnan(self._zero), repeated, self._zero)
 
 
 class CommandReader:

@@ -1,17 +1,22 @@
-"""What is wrong with a contract's YAML, for people: line, key, found, expected.
+"""What is wrong with a YAML file, for people: line, key, found, expected.
 
-Knows nothing of what a contract has in it: that is ``contract_schema``.
+Knows nothing of what a file has in it: that is ``contract_schema``, for contracts.
 """
 
 import difflib
 import re
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
+
+from smac_core.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 _EXPECTED = {
     "tuple_type": "a list",
@@ -21,6 +26,8 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "too_short": "at least one entry",
     "too_long": "one entry",
+    "int_type": "a whole number",
+    "dict_type": "a mapping",
     "model_type": "a mapping of keys",
     "model_attributes_type": "a mapping of keys",
 }
@@ -30,6 +37,46 @@ def problem(at: Sequence[str | int], found: object, expected: str) -> PydanticCu
     """An error at a key inside the model that raises it."""
     context = {"at": tuple(at), "found": str(found), "expected": expected}
     return PydanticCustomError("contract", "{found}", context)
+
+
+def parse_yaml(
+    text: str, source: str | Path, model: type[Model], keys: str, context: dict[str, Any]
+) -> Model:
+    """Validate YAML by a model.
+
+    Args:
+        source: where the text comes from, for errors.
+        keys: such as "name, domain, ...", for an error.
+        context: what the model's validators are given.
+
+    Raises:
+        InputError: with every problem found, each with its line.
+    """
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        tree = None if node is None else loader.construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that is none
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}" if mark else "text"
+        raise InputError(source, place, getattr(error, "problem", error), "YAML") from None
+    if not isinstance(tree, dict):
+        kind = "nothing" if tree is None else type(tree).__name__
+        raise InputError(source, "line 1", kind, f"a mapping of keys: {keys}")
+    problems = repeated_keys(node, ())
+    try:
+        made = model.model_validate(tree, context=context)
+    except ValidationError as error:
+        problems += [explain(details, node, model) for details in telling(error.errors())]
+    if problems:
+        (field, found, expected), *rest = (
+            (f"line {line}: {key}", found, expected)
+            for line, key, found, expected in sorted(problems)
+        )
+        for other, other_found, other_expected in rest:
+            expected += f"\n{source}: {other}: found {other_found}; expected {other_expected}"
+        raise InputError(source, field, found, expected)
+    return made
 
 
 def telling(errors: list[Any]) -> Iterator[dict[str, Any]]:
@@ -80,7 +127,7 @@ def _section(model: type[BaseModel], location: Sequence[str | int]) -> type[Base
     """The model that a location in ``model`` is in."""
     section = model
     for part in location:
-        if isinstance(part, int):
+        if part not in section.model_fields:  # an index of a list, or a name in a mapping
             continue
         annotation = section.model_fields[part].annotation
         options = [annotation, *typing.get_args(annotation)]

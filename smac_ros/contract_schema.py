@@ -8,28 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from smac_core.errors import InputError
 from smac_ros.contract_errors import (
     counted,
-    explain,
     is_number,
     listed,
     one_of,
     ordered,
+    parse_yaml,
     problem,
-    repeated_keys,
-    telling,
 )
 from smac_ros.message_paths import base_type, leaves, named_arrays
 from smac_ros.message_types import PathError, has_header
@@ -86,6 +81,7 @@ class ActionField(_Numbers):
     max_rate: Positive | None = None  # likewise, a second
     zero: float | Literal["hold"] | None = None  # what `safety: zeros` sends
     measured: tuple[Text, ...] = ()  # observations from which the first command's change counts
+    max_lead: Positive | None = None  # largest distance from what is measured
 
     @field_validator("limits", mode="before")
     @classmethod
@@ -116,6 +112,12 @@ class ActionField(_Numbers):
                 f"zero {self.standstill:g}" + ("" if given else ", its default"),
                 f"zero: a value within limits [{low:g}, {high:g}], or hold",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_lead_is_measured(self) -> "ActionField":
+        if self.max_lead is not None and not self.measured:
+            raise problem(("max_lead",), f"{self.max_lead:g} without measured", "measured, too")
         return self
 
 
@@ -298,6 +300,12 @@ class ContractFile(_Section):
             )
         fields = [field for stream in self.observations for field in stream.fields]
         observed = {name: field.unit for field in fields for name in field.names}
+        optional = {
+            name
+            for stream in self.observations
+            if stream.align == "as_of"
+            for name in stream.names()
+        }
         for index, action in enumerate(self.actions):
             for place, field in enumerate(action.fields):
                 at = ("actions", index, "fields", place, "measured")
@@ -307,6 +315,9 @@ class ContractFile(_Section):
                     if observed[name] != field.unit:
                         found = f"{name!r} in {observed[name]}"
                         raise problem(at, found, f"an observation in {field.unit}")
+                    if name in optional:  # `missing` would be taken for where the robot is
+                        found = f"{name!r}, which may be missing"
+                        raise problem(at, found, "an observation with align: hold or drop")
                 if len(field.measured) not in (0, len(field.names)):
                     found = counted(len(field.measured), "observation")
                     raise problem(at, found, f"{len(field.names)}, one for each name, or none")
@@ -326,31 +337,8 @@ def parse(text: str, source: str | Path, *, check_types: bool = True) -> Contrac
     Raises:
         InputError: with every problem found, each with its line.
     """
-    try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        tree = None if node is None else loader.construct_document(node)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}" if mark else "text"
-        raise InputError(source, place, getattr(error, "problem", error), "YAML") from None
-    if not isinstance(tree, dict):
-        kind = "nothing" if tree is None else type(tree).__name__
-        raise InputError(source, "line 1", kind, "a mapping of keys: name, domain, rate, ...")
-    problems = repeated_keys(node, ())
-    try:
-        contract = ContractFile.model_validate(tree, context={"check_types": check_types})
-    except ValidationError as error:
-        problems += [explain(details, node, ContractFile) for details in telling(error.errors())]
-    if problems:
-        (field, found, expected), *rest = (
-            (f"line {line}: {key}", found, expected)
-            for line, key, found, expected in sorted(problems)
-        )
-        for other, other_found, other_expected in rest:
-            expected += f"\n{source}: {other}: found {other_found}; expected {other_expected}"
-        raise InputError(source, field, found, expected)
-    return contract
+    keys, context = "name, domain, rate, ...", {"check_types": check_types}
+    return parse_yaml(text, source, ContractFile, keys, context)
 
 
 def _refuse_duplicates(part: str, messages: Sequence[_Message]) -> None:

@@ -6,6 +6,7 @@ What is played is in ``protocol``, how in ``conductor``; this file has the topic
     reward                  in: the meta-test's scores
     labelled_trajectories   in: what practice waits for before it adapts
     learner/progress        in: what practice waits for before the next iteration
+    control                 in: who commands the robot; episodes wait until it is the policy
     <robot>/reset, <robot>/set_parameters_atomically   called before each episode
     ~/start ~/pause ~/stop  begin or go on; hold before the next episode; end the job after this one
 """
@@ -46,7 +47,7 @@ class EpisodeManagerNode(SmacNode):
 
     parameters = (
         Parameter("contract", "sawyer_sim", "Name or path of the robot's contract."),
-        Parameter("checkpoint", "", "Run folder whose configuration holds; empty: the shipped."),
+        Parameter("checkpoint", "", "Run or export whose configuration holds; empty: the shipped."),
         Parameter(
             "clock",
             "real_time",
@@ -75,7 +76,14 @@ class EpisodeManagerNode(SmacNode):
             "By the robot's ~/reset, by someone who then calls ~/start, or not at all.",
             choices=("service", "manual", "none"),
         ),
+        Parameter(
+            "rewards",
+            "robot",
+            "Who gives the meta-test's: the robot, or an operator.",
+            choices=("robot", "operator"),
+        ),
         Parameter("wait_for_learner", True, "Practise with what the last practice has taught."),
+        Parameter("recorder", "", "Node that has to listen before the first episode; empty: none."),
         Parameter("start", True, "Begin at once; else ~/start begins."),
         Parameter(
             "timeout", 30.0, "s beyond an episode's nominal time until it is given up.", 0.1, 1e6
@@ -137,6 +145,7 @@ class EpisodeManagerNode(SmacNode):
             (JointState, "reward", self._on_reward, reliable(1000)),
             (PointCloud2, "labelled_trajectories", self._on_labels, reliable(100)),
             (DiagnosticArray, "learner/progress", self._on_progress, latched()),
+            (String, "control", self._on_control, latched()),
         ):
             self.own("subscription", kind, topic, callback, qos)
         for name in ("start", "pause", "stop"):
@@ -198,6 +207,9 @@ class EpisodeManagerNode(SmacNode):
     def _on_progress(self, message: DiagnosticArray) -> None:
         values = {pair.key: pair.value for status in message.status for pair in status.values}
         self._conductor.heard_progress(values)
+
+    def _on_control(self, message: String) -> None:
+        self._conductor.heard_control(message.data)
 
     # Services
 
@@ -318,6 +330,10 @@ class EpisodeManagerNode(SmacNode):
         if self.setting("iterations"):
             self._conductor.expect_learner()
 
+    @property
+    def _by_operator(self) -> bool:
+        return self.setting("rewards") == "operator"
+
     def _missing(self) -> list[str]:
         """What the job needs and does not see."""
 
@@ -333,6 +349,15 @@ class EpisodeManagerNode(SmacNode):
         commands = self._contract.actions[0].topic
         if not published(commands) or listeners < 1 or published("episode") < 2:
             missing.append(f"a policy (which publishes {commands} and listens to episode)")
+        if self._by_operator and self.setting("meta_test") != "none":
+            reward = self.resolve_topic_name("reward")
+            found = {info.node_name for info in self.get_publishers_info_by_topic(reward)}
+            if not found - {self.setting("robot")}:
+                missing.append("an operator (which publishes reward): smac operator")
+        if recorder := self.setting("recorder"):
+            listening = self.get_subscriptions_info_by_topic(self.resolve_topic_name(commands))
+            if recorder not in {info.node_name for info in listening}:
+                missing.append(f"{recorder} (which listens to {commands})")
         if self.setting("iterations"):
             if not published("labelled_trajectories") or listeners < 2:
                 missing.append("a reward labeler (which publishes labelled_trajectories)")
@@ -347,7 +372,7 @@ class EpisodeManagerNode(SmacNode):
         values = {
             "task": json.dumps(episode.scene),
             "seed": seed,
-            "publish_reward": episode.purpose == "meta_test",
+            "publish_reward": episode.purpose == "meta_test" and not self._by_operator,
         }
         request = SetParametersAtomically.Request(
             parameters=[RosParameter(k, value=v).to_parameter_msg() for k, v in values.items()]

@@ -13,6 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from smac_ros.contract import CommandReader, Contract, Stream
+from smac_ros.messages import SECOND
+
+# How episodes and samples are followed, by the reward labeler and in recordings
+KEPT = 10 * SECOND  # samples from before an episode whose begin may still come
+JUMP = SECOND  # a sample that much older than the newest one: the clock was set back
+OVERDUE = 60 * SECOND  # beyond thrice its nominal time, an episode without an end is forgotten
+OPEN, DONE = 8, 1000  # episodes that may be under way, and that are remembered
 
 _NEVER = -(1 << 62)  # the stamp of a sample that is not there
 
@@ -73,14 +80,37 @@ class Series:
         self._values[place] = values
         self._end += 1
 
+    def extend(self, stamps: np.ndarray, values: np.ndarray) -> None:
+        """``append`` for each of ``stamps`` [n] and ``values`` [n, width], but at once."""
+        if not len(stamps):
+            return
+        rising = bool((stamps[1:] > stamps[:-1]).all())
+        if not rising or (len(self) and stamps[0] <= self._stamps[self._end - 1]):
+            # What is there from the earliest of them on is put in order together with them.
+            first = self._first + int(np.searchsorted(self.stamps, stamps.min()))
+            stamps = np.concatenate([self._stamps[first : self._end], stamps])
+            values = np.concatenate([self._values[first : self._end], values])
+            order = np.argsort(stamps, kind="stable")
+            last = np.append(np.diff(stamps[order]) > 0, True)  # of those with one stamp
+            self.duplicates += len(stamps) - int(np.count_nonzero(last))
+            stamps, values = stamps[order[last]], values[order[last]]
+            self._end = first
+        if self._end + len(stamps) > len(self._stamps):
+            self._make_room(len(stamps))
+        end = self._end + len(stamps)
+        self._stamps[self._end : end], self._values[self._end : end] = stamps, values
+        self._end = end
+
     def clear_before(self, stamp: int) -> None:
         """Forget what no tick from ``stamp`` on can use: all older samples but the newest."""
         self._first += max(int(np.searchsorted(self.stamps, stamp, "right")) - 1, 0)
 
-    def _make_room(self) -> int:
+    def _make_room(self, more: int = 1) -> int:
         """Move the samples to the front, of larger arrays if they are full; returns by how much."""
         shift, count = self._first, len(self)
-        capacity = len(self._stamps) * (2 if 2 * count > len(self._stamps) else 1)
+        capacity = len(self._stamps)
+        while capacity < 2 * count or capacity < count + more:
+            capacity *= 2
         stamps, values = self.stamps.copy(), self.values.copy()
         self._stamps = np.empty(capacity, np.int64)
         self._values = np.empty((capacity, self.width), np.float64)

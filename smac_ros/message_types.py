@@ -48,7 +48,7 @@ def fields(type_name: str) -> dict[str, FieldType]:
         raise PathError(repr(type_name), "a message type such as sensor_msgs/msg/JointState")
     definitions = _standard_definitions()
     if type_name in definitions:
-        return {name: _from_rosbags(kind) for name, kind in definitions[type_name][1]}
+        return {name: field_type(kind) for name, kind in definitions[type_name][1]}
     types = message_class(type_name).get_fields_and_field_types()
     return {name: _from_rclpy(kind) for name, kind in types.items()}
 
@@ -85,7 +85,8 @@ def _standard_definitions() -> dict[str, tuple]:
     return get_typestore(Stores.ROS2_JAZZY).fielddefs
 
 
-def _from_rosbags(kind: tuple) -> FieldType:
+def field_type(kind: tuple) -> FieldType:
+    """A field's type of what rosbags has for it."""
     from rosbags.interfaces import Nodetype
 
     node, content = kind
@@ -94,7 +95,7 @@ def _from_rosbags(kind: tuple) -> FieldType:
     if node == Nodetype.NAME:
         return FieldType(content)
     element, length = content
-    return FieldType(_from_rosbags(element).name, length if node == Nodetype.ARRAY else ANY_LENGTH)
+    return FieldType(field_type(element).name, length if node == Nodetype.ARRAY else ANY_LENGTH)
 
 
 def _from_rclpy(kind: str) -> FieldType:

@@ -18,6 +18,7 @@ from smac_core.errors import InputError
 
 SECOND = 10**9  # ns
 WEIGHTS_SCHEMA = "smac_weights/1"
+INTERRUPTED = "interrupted: "  # how a reason begins when a human has stopped or taken over
 POINT_TYPES = {"i4": 5, "u4": 6, "f4": 7, "f8": 8, "u1": 2}  # sensor_msgs/PointField's numbers
 
 
@@ -85,7 +86,7 @@ class End(_Marker):
         id: as in ``Begin``.
         steps: how many commands were given.
         last: stamp of the last observation, ns; of the last command where none followed.
-        reason: ``complete``, or why not.
+        reason: ``complete``, or why not; ``interrupted: ...`` where a human stopped or took over.
         terminal: whether the robot itself ended it there: it fell.
     """
 

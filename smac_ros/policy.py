@@ -10,13 +10,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from smac_core.controller import Controller
-from smac_core.networks import Gaussian
+from smac_core.deployment.interface import RobotController
 from smac_ros.command_topics import CommandTopics
 from smac_ros.contract import CommandReader, CommandWriter, Contract, MessageError
+from smac_ros.contract_commands import REPEATED
 from smac_ros.experience import Fault, Snapshot
-from smac_ros.messages import SECOND, End
+from smac_ros.messages import INTERRUPTED, SECOND, End
 from smac_ros.policy_episode import PolicyEpisode, TaskContext
+from smac_ros.takeover import HumanCommands
 from smac_ros.weights import Weights, WeightsReceiver
 
 SILENCE = 5.0  # s without observations that are reported in lockstep, where time may stand still
@@ -25,7 +26,7 @@ WINDOW = 5.0  # s; the quickest observation of this and the last window is what 
 BACKWARDS = SECOND  # ns by which a robot's time must jump back to count as begun anew
 FALLEN = "terminated: the robot had ended its episode before the first command"
 
-Cause = Literal["observation", "action", "neighbour"]  # of a safety stop
+Cause = Literal["observation", "action", "neighbour", "human"]  # of a safety stop
 
 
 class Policy:
@@ -38,7 +39,7 @@ class Policy:
         receiver: of weights; ``present`` is what to begin with, if anything.
         diagnostics: of the node.
         announce: publishes the end of an episode.
-        show: publishes the posterior.
+        show: publishes the posterior: mean and variance, [1, dz] each.
         now: the node's time, ns.
 
     Attributes:
@@ -46,6 +47,8 @@ class Policy:
         controller: None before the first weights.
         repeated: observations that came again and were answered again, in lockstep.
         due: when the next observation to act on is expected (monotonic, s).
+        human: whose commands are heard in a takeover.
+        suspended: whether a human has interrupted what ``~/start`` began.
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class Policy:
         receiver: WeightsReceiver,
         diagnostics: Any,
         announce: Callable[[End], None],
-        show: Callable[[Gaussian], None],
+        show: Callable[[Any], None],
         now: Callable[[], int],
     ):
         self.contract, self.commands, self.receiver = contract, commands, receiver
@@ -75,13 +78,17 @@ class Policy:
             default=(round(contract.watchdog * SECOND), contract.observations[0].topic),
         )
         self._reward = np.zeros(1)
-        self.controller: Controller | None = None
+        self.controller: RobotController | None = None
         self.context = TaskContext(lambda why: diagnostics.count("refused trajectories", why))
         self.episode: PolicyEpisode | None = None
         self._closed: PolicyEpisode | None = None  # the last one
         self.repeated, self.due = 0, float("-inf")
         self.forget_observations()
         self._stopped: Cause | None = None
+        self._held_until = 0.0  # monotonic, s: what a stop holds is of the past then
+        self._start_ended = False  # what ~/start began was the last to command
+        self._silent = self.suspended = False
+        self.human = HumanCommands(contract, self.writer, diagnostics)
         self._install(receiver.present)
         self._show_posterior()
 
@@ -96,7 +103,7 @@ class Policy:
         if weights is None:
             return
         if self.controller is None:
-            self.controller = Controller(weights.agent, exact=self.lockstep)
+            self.controller = weights.controller(exact=self.lockstep)
             self.context.use(self.controller)
         else:
             self.controller.swap(weights.agent)
@@ -118,6 +125,7 @@ class Policy:
 
     def begin(self, episode: PolicyEpisode) -> None:
         """Play an episode as soon as its conditions hold; one in progress ends."""
+        self.suspended = False
         if self.episode is not None:
             self.finish(f"superseded by {episode.name}")
         if not episode.endless:
@@ -145,6 +153,9 @@ class Policy:
             self.context.exclude(episode.begin.id)
         self._take_weights()
         self._show_posterior()
+        if commanded:
+            self._held_until = time.monotonic() + REPEATED
+            self._start_ended = episode.endless and not self.lockstep
         if not episode.endless:
             self._closed = episode
             if announce:
@@ -176,6 +187,8 @@ class Policy:
             return f"a context of {begin.context} trajectories, has {context}"
         if not self.commands.open:
             return self.commands.state
+        if not self.lockstep and (unheard := self.commands.unheard):
+            return unheard
         return self._missing
 
     # Control
@@ -300,7 +313,7 @@ class Policy:
                 episode.started = True
             action = self.controller.act(self._observation)
             elapsed = None if episode.tick is None else (tick - episode.tick) / SECOND
-            values = self.writer.encode(action, elapsed)
+            values = self.writer.encode(action, elapsed, self._observation)
         except (FloatingPointError, ValueError) as error:
             self.stop("action", f"no action: {error}")
             return
@@ -393,7 +406,7 @@ class Policy:
         """Safety stop: the first reason wins; an episode ends, an endless one pauses."""
         if self._stopped is not None:
             return
-        self._stopped = cause
+        self._stopped, self._held_until = cause, time.monotonic() + REPEATED
         self._diagnostics.fault("stopped", f"stopped: {reason}")
         self.send_safe()
         if self.episode is not None and not self.episode.endless:
@@ -403,11 +416,50 @@ class Policy:
         self._stopped = None
         self._diagnostics.clear("stopped")
 
+    def halt(self, takeover: bool = False) -> None:
+        """A human stops the robot: the safe command now, and nothing but that until ``go_on``.
+
+        ``takeover``: after the safe command the human commands. ``interrupt`` comes next.
+        """
+        self._stopped, self._silent = "human", False
+        self.send_safe()
+        self._held_until = time.monotonic() + REPEATED
+        self._silent = takeover
+        if takeover:
+            self.human.begin()
+        self._diagnostics.clear("stopped")
+
+    def interrupt(self, reason: str, suspend: bool) -> None:
+        """End the episode; ``suspend``: what ~/start began is to go on after ``go_on``."""
+        episode = self.episode
+        self.suspended = suspend and (self.suspended or (episode is not None and episode.endless))
+        if episode is not None:
+            self.finish(f"{INTERRUPTED}{reason}", safe=False)
+
+    def go_on(self) -> None:
+        """The human gives the robot back. Whoever else commands has to leave first."""
+        self._silent = False
+        if self._stopped != "human":
+            return
+        self._resume()
+        self.commands.check()
+        if self.commands.foreign:
+            self.commands.close(None)
+
     def on_watchdog(self) -> None:
         """Once a control period, whether or not anything comes in."""
         now = time.monotonic()
+        idle = self._stopped is not None or not self._commanding
+        if idle and now >= self._held_until and not (self._silent or self.lockstep):
+            # Someone may move the robot meanwhile, or start its driver anew: a position of the
+            # past, held on, would be a jump then.
+            self.writer.let_go()
         if self.episode is not None and self.episode.last is not None:
             self._finish_if_complete()
+        elif self._silent:
+            able = self.commands.open and not self.lockstep
+            for index in self.human.fallen_silent(now) if able else ():
+                self.send_safe(only=index)
         elif self._stopped is not None:
             if not self.lockstep:
                 self.send_safe()
@@ -424,42 +476,53 @@ class Policy:
                     self._report(text)
                 else:
                     self.stop("observation", text)
+        elif self.episode is None and self._start_ended and now < self._held_until:
+            self.send_safe()  # a message may be lost; episodes' ends have their successors
 
     def on_neighbours(self, patience: Any) -> None:
         """A few times a second: whether nobody else commands; ``patience`` of the last command."""
         commands, was_open = self.commands, self.commands.open
+        if self._stopped == "human" and was_open:
+            return  # a human's publishers come and go, and the safe command has to stay possible
         yields_to, newcomers = commands.check()
         if yields_to:
             self.stop("neighbour", yields_to)
             commands.close(patience)
+            self.writer.let_go()  # it is the other's robot now
         if newcomers:
             self._diagnostics.count("other publishers of commands", newcomers)
         if commands.open:
             self._diagnostics.clear("another publisher")
-            if self._stopped == "neighbour":
+            resumes = self._stopped == "neighbour" and not commands.unheard
+            if resumes:
                 self._resume()
-            if not was_open:
+            if resumes or not was_open:
                 self.retry()
         elif commands.foreign:
             self._diagnostics.fault("another publisher", commands.foreign)
 
-    def send_safe(self) -> None:
-        """The contract's safe command, if there is one and this node commands."""
-        values = self.writer.safe_values()
-        if values is None or not self.commands.open:
+    def send_safe(self, only: int | None = None) -> None:
+        """The contract's safe command, or ``only`` one of its messages, if this node commands."""
+        if not self.commands.open:
             return
         stamp = max(self._stamps)
         if not self.lockstep:  # after all observations: it answers none
             stamp = max(self._now(), stamp + 1)
-        self.commands.publish(self.writer.fill(values, stamp))
+        messages = self.writer.fill_safe(stamp)
+        if only is not None:
+            messages = [m if index == only else None for index, m in enumerate(messages)]
+        self.commands.publish(messages)
 
     def close(self, patience: Any) -> None:
         """End what is in progress; the robot's last command is the safe one."""
         if self.episode is not None:
             self.finish("stopped: the policy is deactivated", safe=False)
-        self.send_safe()
+        if not self._silent:
+            self.send_safe()
         self.commands.close(patience)
-        self._stopped = None
+        self.suspended = False
+        if self._stopped != "human":
+            self._stopped = None
         self.forget_observations()
 
     def forget_observations(self) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from smac_core.controller import LATENTS, Controller
+from smac_core.deployment.interface import LATENTS, RobotController, Rows
 from smac_core.errors import InputError
 from smac_ros.contract import CommandReader, Contract
 from smac_ros.experience import Series
@@ -16,7 +16,6 @@ MOST_STEPS = 10**9
 LARGEST_SEED = 2**63
 NUMBERS = 2**32  # of episodes are below
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # s [n, ds], a [n, da], r [n], float32
 NOTHING: Rows = (np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, np.float32))
 
 
@@ -135,13 +134,13 @@ class TaskContext:
         self._group: tuple[int, int] | None = None
         self._rows: dict[int, Rows] = {}
         self._excluded: set[int] = set()
-        self.controller: Controller | None = None
+        self.controller: RobotController | None = None
         self.changed = False
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def use(self, controller: Controller) -> None:
+    def use(self, controller: RobotController) -> None:
         """The first controller: it learns what came before it."""
         self.controller = controller
         self._refill()

@@ -3,34 +3,41 @@
 Topics, services and parameters: doc/nodes.md. What it does with them: ``policy``.
 """
 
+import os
 import time
 from array import array
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64MultiArray, Header, MultiArrayDimension, String, UInt8MultiArray
 from std_srvs.srv import Trigger
 
-from smac_core.controller import LATENTS
+from smac_core.deployment.exported import is_export
+from smac_core.deployment.interface import LATENTS
 from smac_core.errors import InputError
-from smac_core.networks import Gaussian
-from smac_core.training.run import load_context_agent, run_folder
 from smac_ros.base_node import SPIN, Parameter, SmacNode, latched, reliable, run, sensor
 from smac_ros.command_topics import CommandTopics
 from smac_ros.contract import load_contract, message_class
-from smac_ros.messages import Begin, End, parse_marker, stamp_ns, unpack_trajectory
+from smac_ros.human_control import EMERGENCY_STOP, HumanControl
+from smac_ros.messages import (
+    INTERRUPTED,
+    Begin,
+    End,
+    parse_marker,
+    stamp_ns,
+    unpack_trajectory,
+)
 from smac_ros.policy import Policy
 from smac_ros.policy_episode import PolicyEpisode, check_begin
 from smac_ros.rehearsal import Rehearsal
 from smac_ros.serialized import Unpacker
-from smac_ros.weights import Weights, WeightsReceiver
+from smac_ros.weights import Weights, WeightsReceiver, load_export, load_run
 
-PHASES = ("self_supervised", "offline")  # of a run; the first that exists is used
 NEIGHBOURS = 0.2  # s between two looks for other publishers of commands
 REHEARSE = 0.0005  # s between two rehearsals while awake
 FAREWELL = Duration(seconds=0.2)  # for the last command to arrive
@@ -41,7 +48,11 @@ class PolicyNode(SmacNode):
 
     parameters = (
         Parameter("contract", "sawyer_sim", "Name of a contract, or path of its .yaml file."),
-        Parameter("checkpoint", "", "Run folder; shipped: the domain's; empty: await weights."),
+        Parameter(
+            "checkpoint",
+            "",
+            "Folder of a run or an export; shipped: the domain's run; empty: await weights.",
+        ),
         Parameter("phase", "", "Phase of the run; empty: self_supervised, else offline."),
         Parameter("clock", "real_time", "Who keeps time.", choices=("real_time", "lockstep")),
         Parameter(
@@ -68,6 +79,11 @@ class PolicyNode(SmacNode):
         ),
         Parameter("deterministic", False, "Whether ~/start acts without noise.", live=True),
         Parameter("seed", 0, "Of ~/start.", low=0, high=2**31 - 1, live=True),
+        Parameter(
+            "teleoperation",
+            ["operator"],
+            "Nodes that may publish commands beside this one, for they do so in takeovers only.",
+        ),
     )
 
     def __init__(self, name: str = "policy", **arguments: Any):
@@ -79,6 +95,7 @@ class PolicyNode(SmacNode):
         self._rounds: list[Any] = []  # timers (rclpy's Node has _timers of its own)
         self._awake, self._rehearsed = 0.0, 0.0
         self.add_post_set_parameters_callback(self._on_parameters)
+        self._human = HumanControl(self, lambda: self.policy, self._endless)
 
     # Lifecycle
 
@@ -97,7 +114,7 @@ class PolicyNode(SmacNode):
         self.policy = Policy(
             contract,
             lockstep=lockstep,
-            commands=CommandTopics(self, contract, classes, qos),
+            commands=CommandTopics(self, contract, classes, qos, self.setting("teleoperation")),
             classes=classes,
             receiver=self._receiver,
             diagnostics=self.diagnostics,
@@ -108,6 +125,7 @@ class PolicyNode(SmacNode):
         self._rehearsal = Rehearsal(contract, classes)
         self._listen(reliable(10) if lockstep else sensor())
         self._show()
+        self._human.apply()  # an emergency stop outlives a policy
 
     def _now(self) -> int:
         return self.get_clock().now().nanoseconds
@@ -116,12 +134,8 @@ class PolicyNode(SmacNode):
         """The agent of a checkpoint that fits the contract."""
         if not name:
             return None
-        folder = run_folder(name, self._contract.domain)
-        there = [phase for phase in PHASES if (folder / phase / "checkpoints").exists()]
-        phase = self.setting("phase") or (there or PHASES)[0]
-        agent, config, state = load_context_agent(folder, phase)
-        self._contract.check_run(config.environment, state["contract"], folder)
-        return Weights(agent.requires_grad_(False), 0, "")
+        load = load_export if is_export(Path(name)) else load_run
+        return load(name, self.setting("phase"), self._contract)
 
     def _listen(self, stream_qos: Any) -> None:
         contract = self._contract
@@ -154,7 +168,7 @@ class PolicyNode(SmacNode):
             episode=lambda: policy.episode.name if policy.episode else "none",
             mode=lambda: policy.episode.begin.mode if policy.episode else "none",
             steps=lambda: policy.episode.steps if policy.episode else 0,
-            waiting_for=lambda: policy.waits_for if policy.episode else "an episode",
+            waiting_for=lambda: policy.waits_for if policy.episode else self._human.waits_for,
             context_trajectories=lambda: len(policy.context),
             listeners=lambda: policy.commands.listeners,
             limited_values=lambda: policy.writer.limited,
@@ -182,7 +196,7 @@ class PolicyNode(SmacNode):
         for timer in self._rounds:
             self.destroy_timer(timer)
         self._rounds.clear()
-        for fault in self.diagnostics.faults.keys() - {"refused"}:
+        for fault in self.diagnostics.faults.keys() - {"refused", EMERGENCY_STOP}:
             self.diagnostics.clear(fault)
 
     def cleanup(self) -> None:
@@ -240,7 +254,11 @@ class PolicyNode(SmacNode):
                     policy.finish(f"ended from outside: {marker.reason}", announce=False)
             elif not policy.knows(marker):
                 check_begin(marker, self._contract)
-                policy.begin(PolicyEpisode(marker))
+                if held := self._human.reason:
+                    reason = f"{INTERRUPTED}{held}"
+                    self._announce(End(marker.session, marker.id, 0, marker.start, reason))
+                else:
+                    policy.begin(PolicyEpisode(marker))
         except InputError as error:
             self.diagnostics.count("refused episodes", str(error))
             if marker is not None:
@@ -269,8 +287,8 @@ class PolicyNode(SmacNode):
     def _announce(self, end: End) -> None:
         self._ends.publish(String(data=end.to_json()))
 
-    def _show_posterior(self, posterior: Gaussian) -> None:
-        mean, variance = (part[0].double().numpy() for part in posterior)
+    def _show_posterior(self, posterior: Any) -> None:
+        mean, variance = (np.asarray(part[0], np.float64) for part in posterior)
         size = len(mean)
         message = Float64MultiArray(data=array("d", np.concatenate([mean, variance])))
         message.layout.dim = [
@@ -295,6 +313,8 @@ class PolicyNode(SmacNode):
         name, policy = self.get_name(), self.policy
         if not self._active:
             raise InputError(name, "state", self.diagnostics.state, "active")
+        if held := self._human.reason:
+            raise InputError(name, "start", held, "~/resume first")
         if policy.controller is None:
             raise InputError(name, "weights", "none", "a checkpoint, or weights from a learner")
         if policy.episode is not None:
@@ -324,6 +344,9 @@ class PolicyNode(SmacNode):
         return PolicyEpisode(begin, endless=True)
 
     def _stop(self) -> str:
+        if self._active and self.policy.suspended:
+            self.policy.suspended = False
+            return "~/start stopped: ~/resume will not go on with it"
         if not self._active or self.policy.episode is None:
             return "nothing was in progress"
         name = self.policy.episode.name
@@ -354,7 +377,8 @@ class PolicyNode(SmacNode):
 
 def main() -> None:
     """Entry point of the executable."""
-    torch.set_num_threads(1)  # networks this small are slower on more
+    # Of torch, which an export does without: networks this small are slower on more threads.
+    os.environ["OMP_NUM_THREADS"] = "1"
     run(PolicyNode)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from smac_core import checkpoint
 from smac_core.config import Config, Evaluation, SelfSupervised, parse_config
+from smac_core.deployment.folders import Configuration, exported_configuration
 from smac_core.training.run import run_folder
 from smac_ros.messages import Begin, End
 from smac_ros.scores import Score, Scores
@@ -40,13 +41,19 @@ def run_configuration(
     repeats: int = 0,
     horizon: int = 0,
 ) -> Config:
-    """A run's configuration (empty: the shipped run's); 0, and -1 where 0 means none: as it is.
+    """A run's or an export's configuration; 0, and -1 where 0 means none: as it is.
+
+    Args:
+        run: its folder; empty: the shipped one.
 
     Raises:
-        InputError: no such run, or no checkpoint of its offline phase.
+        InputError: no such folder, or no checkpoint of the run's offline phase.
     """
-    place = checkpoint.find(run_folder(run) / "offline" / "checkpoints")
-    config = parse_config(checkpoint.load_state(place)["config"], str(place / checkpoint.STATE))
+    folder = run_folder(run)
+    if (told := exported_configuration(folder)) is None:
+        place = checkpoint.find(folder / "offline" / "checkpoints")
+        told = Configuration(checkpoint.load_state(place)["config"], place / checkpoint.STATE)
+    config = parse_config(told.tree, str(told.path))
     practice, environment, evaluation = {}, {}, {}
     if tasks_per_iteration:
         practice["tasks_per_iteration"] = tasks_per_iteration

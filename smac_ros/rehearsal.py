@@ -82,14 +82,15 @@ class Rehearsal:
 class _Nobody:
     """In the place of ``CommandTopics``: commands become bytes, and no more."""
 
-    open, state, foreign, listeners = True, "", "", 0
+    open, state, foreign, unheard = True, "", "", ""
 
     def __init__(self, contract: Contract) -> None:
         self._packs = [Packer(command.type, command.paths).pack for command in contract.actions]
 
-    def publish(self, messages: Sequence[Any]) -> None:
+    def publish(self, messages: Sequence[Any | None]) -> None:
         for pack, message in zip(self._packs, messages, strict=True):
-            pack(message)
+            if message is not None:
+                pack(message)
 
 
 class _Present:

@@ -18,6 +18,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header, String, UInt8MultiArray
 
 from smac_core.data.trajectories import Trajectories
+from smac_core.deployment.hub import hub_phase
 from smac_core.errors import InputError
 from smac_core.training.labelling import Labeler
 from smac_core.training.run import load_context_agent, load_dataset, run_folder
@@ -30,7 +31,7 @@ from smac_ros.contract import (
     load_contract,
     message_class,
 )
-from smac_ros.experience import Series, Transitions, assemble
+from smac_ros.experience import DONE, JUMP, KEPT, OPEN, OVERDUE, Series, Transitions, assemble
 from smac_ros.messages import (
     SECOND,
     Begin,
@@ -43,10 +44,6 @@ from smac_ros.messages import (
 from smac_ros.weights import Weights, WeightsReceiver
 
 POLL = 0.1  # s between two looks at what waits for its last samples
-KEPT = 10 * SECOND  # samples from before an episode whose begin may still come
-JUMP = SECOND  # a sample that much older than the last one: the clock was set back
-OVERDUE = 60 * SECOND  # beyond thrice its nominal time, an episode without an end is forgotten
-OPEN, DONE = 8, 1000  # episodes that may be under way, and that are remembered
 COUNTS = 2**32  # of what a trajectory's message has room for
 
 
@@ -141,7 +138,7 @@ class RewardLabelerNode(SmacNode):
         """Agent and histories."""
         dataset = self.setting("dataset")
         folder = run_folder(self.setting("checkpoint"), self._contract.domain)
-        phase = self.setting("phase")
+        phase = self.setting("phase") or hub_phase(folder)
         if not phase:
             trained = (folder / "self_supervised" / "checkpoints" / "latest").exists()
             phase = "self_supervised" if trained else "offline"

@@ -28,7 +28,7 @@ class LayoutError(ValueError):
     """Bytes that are laid out in a way that is not known here."""
 
 
-class _Walk:
+class Walk:
     """The way through a message's bytes, as CDR (XCDR1) lays them out.
 
     Attributes:
@@ -107,7 +107,7 @@ class Layout:
 
     def __init__(self, type_name: str, data: bytes, message: Any, leaves: Sequence[str]) -> None:
         try:
-            walk = _Walk(type_name, data)
+            walk = Walk(type_name, data)
             if walk.end > len(data):  # fewer than rclpy leaves room for
                 raise LayoutError(f"{len(data)} bytes for a message of {walk.end}")
             wanted = {path: walk.numbers[path] for path in map(_without_entry, leaves)}
@@ -119,7 +119,7 @@ class Layout:
         self._arrays: list[tuple[slice, memoryview]] = []
         self._attributes: list[tuple[struct.Struct, int, Any, str]] = []
         for path, (first, code, count) in wanted.items():
-            owner, name = _owner(message, path)
+            owner, name = owner_of(message, path)
             if count is None:
                 self._attributes.append((struct.Struct(f"<{code}"), first, owner, name))
             else:
@@ -219,9 +219,7 @@ class Packer:
             quick = bytes(self._data)
             if not self._first:
                 return quick
-        from rclpy.serialization import serialize_message
-
-        data = serialize_message(message)
+        data = _serialize(message, self._type)
         if quick is None:
             self._study(message, data)
         elif quick != data:
@@ -239,6 +237,19 @@ class Packer:
             self._data[:], self._first = data, data
 
 
+def _serialize(message: Any, type_name: str) -> bytes:
+    """A message's bytes without those that rclpy leaves to spare behind them.
+
+    They hold whatever was there before, and rosbags, for one, refuses messages that have them.
+    """
+    from rclpy.serialization import serialize_message
+
+    data = serialize_message(message)
+    with suppress(LayoutError, struct.error):
+        return data[: Walk(type_name, data).end]
+    return data
+
+
 def _struct(parts: Iterable[tuple[int, str]]) -> struct.Struct:
     """What unpacks the parts, (first byte, code) in rising order, and nothing between them."""
     text, place = "<", 0
@@ -252,7 +263,7 @@ def _without_entry(leaf: str) -> str:
     return leaf[: leaf.rindex("[")] if leaf.endswith("]") else leaf
 
 
-def _owner(message: Any, path: str) -> tuple[Any, str]:
+def owner_of(message: Any, path: str) -> tuple[Any, str]:
     """The part of a message that has a path's last attribute, and that attribute's name."""
     *way, last = path.split(".")
     for part in way:

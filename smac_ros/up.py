@@ -27,7 +27,7 @@ from smac_core.config import config_directory
 from smac_core.errors import InputError
 from smac_ros.system import NodeSpec
 
-PATIENCE = 5.0  # s that nodes have to end after SIGINT, then SIGTERM
+PATIENCE = 10.0  # s that nodes have to end after SIGINT, then SIGTERM
 MORE_PATIENCE = 10.0  # s from SIGTERM to SIGKILL: a learner may be saving
 LAST_LINES = 10  # of a dead node, to show again
 COLORS = (36, 33, 35, 32, 34, 96, 93, 95)  # ANSI
@@ -54,13 +54,16 @@ def command_line(spec: NodeSpec, parameters: Path | None) -> list[str]:
     """How a node is started; ``parameters`` is its YAML file.
 
     Raises:
-        InputError: a program of another package that is not on PATH.
+        InputError: a program of another package that is neither in it nor on PATH.
     """
     if importlib.util.find_spec(spec.package) is not None:
         module = f"{spec.package}.{spec.executable}"
         words = [sys.executable, "-m", "smac_ros.start", module]
     else:
-        program = shutil.which(spec.executable)
+        prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+        places = [f"{prefix}/lib/{spec.package}" for prefix in filter(None, prefixes)]
+        places += os.get_exec_path()
+        program = shutil.which(spec.executable, path=os.pathsep.join(places))
         if program is None:
             expected = f"the ROS package {spec.package} installed, and ROS sourced"
             raise InputError(spec.executable, "program", "none on PATH", expected)
@@ -176,6 +179,11 @@ class Runner:
         self._lines: queue.SimpleQueue = queue.SimpleQueue()
         self._processes: list[_Process] = []
         self._width = max(len(spec.name) for spec in specs)
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether every node has ended without an error."""
+        return all(process.popen.returncode == 0 for process in self._processes)
 
     def run(self) -> int:
         """The exit code: the main node's; 1 when a node died; 128 + n for the signal n."""

@@ -1,22 +1,32 @@
-"""Newer weights for a node that acts or labels: read beside its work, not within it."""
+"""The weights of a node that acts or labels; newer ones are read beside its work, not within it.
+
+torch is loaded where it is needed: a node that runs an export does without.
+"""
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
 from pydantic import ValidationError
 
-from smac_core.agents.context import Agent
 from smac_core.config import Networks
-from smac_core.controller import check_sizes
+from smac_core.deployment.exported import ExportedAgent
+from smac_core.deployment.hub import hub_phase
+from smac_core.deployment.interface import RobotController
+from smac_core.deployment.onnx_controller import OnnxController
 from smac_core.errors import InputError
+from smac_core.installation import require
 from smac_ros.contract import Contract
 from smac_ros.messages import unpack_weights
 
+if TYPE_CHECKING:
+    from smac_core.agents.context import Agent
+
+PHASES = ("self_supervised", "offline")  # of a run; the first that exists is used
 CAN_BE_INFINITE = "standardizer.largest"
 
 
@@ -24,9 +34,57 @@ CAN_BE_INFINITE = "standardizer.largest"
 class Weights:
     """An agent, ready to run, and where it comes from."""
 
-    agent: Agent
+    agent: "Agent | ExportedAgent"
     version: int  # grows within a run; 0: of a checkpoint
     run: str
+
+    @property
+    def fixed(self) -> bool:
+        """Whether none can follow: an export's."""
+        return isinstance(self.agent, ExportedAgent)
+
+    def controller(self, *, exact: bool) -> RobotController:
+        """A new one that runs them; ``exact``: see ``Controller``, no matter for an export."""
+        if isinstance(self.agent, ExportedAgent):
+            return OnnxController(self.agent)
+        from smac_core.controller import Controller
+
+        return Controller(self.agent, exact=exact)
+
+
+def load_run(name: str, phase: str, contract: Contract) -> Weights:
+    """The weights of a run's folder, or "shipped", that fit the contract.
+
+    ``phase`` "": the first of PHASES that the run has.
+
+    Raises:
+        InputError: no such run or phase, a damaged one, another robot's; no torch.
+    """
+    if name != "shipped" and not Path(name).is_dir():
+        raise InputError(name, "folder", "no such folder", "that of a run, or of an export")
+    require("torch", "a run's folder; an export (smac export RUN --onnx) does without")
+    from smac_core.training.run import load_context_agent, run_folder
+
+    folder = run_folder(name, contract.domain)
+    there = [phase for phase in PHASES if (folder / phase / "checkpoints").exists()]
+    phase = phase or hub_phase(folder) or (there or PHASES)[0]
+    agent, config, state = load_context_agent(folder, phase)
+    contract.check_run(config.environment, state["contract"], folder)
+    return Weights(agent.requires_grad_(False), 0, "")
+
+
+def load_export(name: str, phase: str, contract: Contract) -> Weights:
+    """The weights of an export's folder that fit the contract. Loads no torch.
+
+    Raises:
+        InputError: a damaged export, of another phase than ``phase`` (if not ""), another robot's.
+    """
+    agent = ExportedAgent(Path(name))
+    told = agent.description
+    if phase not in ("", told.run.phase):
+        raise InputError(name, "phase", told.run.phase, f"{phase}, as the parameter phase says")
+    contract.check_run(told.environment, told.contract, name)
+    return Weights(agent, 0, "")
 
 
 def read_weights(message: Any, contract: Contract, topic: str = "weights") -> Weights:
@@ -36,6 +94,10 @@ def read_weights(message: Any, contract: Contract, topic: str = "weights") -> We
         InputError: a damaged message, an incomplete description, another domain, numbers that
             are not finite, tensors that do not fit the description.
     """
+    import torch
+
+    from smac_core.agents.context import Agent
+
     tensors, description = unpack_weights(message, topic)
     if not isinstance(description, dict):
         raise InputError(topic, "description", description, "a mapping")
@@ -96,6 +158,12 @@ class WeightsReceiver:
         self._thread = ThreadPoolExecutor(1, "weights")
         self._ready: deque[Weights | InputError] = deque()
         self._other: Weights | None = None  # of another run, until the node is idle
+        if not self._fixed:
+            require("torch", "weights of a learner; an export as the checkpoint does without")
+
+    @property
+    def _fixed(self) -> bool:
+        return self.present is not None and self.present.fixed
 
     @property
     def waiting(self) -> bool:
@@ -109,6 +177,10 @@ class WeightsReceiver:
 
     def _read(self, message: Any) -> None:
         try:
+            if self._fixed:
+                folder = self.present.agent.folder
+                expected = f"none: the export {folder} runs here, which is fixed"
+                raise InputError("weights", "message", "weights of a learner", expected)
             self._ready.append(read_weights(message, self._contract))
         except InputError as error:
             self._ready.append(error)
@@ -155,6 +227,8 @@ class WeightsReceiver:
         if weights.run == present.run and weights.version <= present.version:
             expected = f"above {present.version}, the present one of run {present.run}"
             raise InputError("weights", "version", weights.version, expected)
+        from smac_core.controller import check_sizes
+
         try:
             check_sizes(weights.agent, present.agent)
         except ValueError as error:

@@ -32,12 +32,15 @@ the node is started.
 
 MEANINGS = {
     "/clock": "the simulated robot's time",
+    "control": "who commands: `policy`, `paused`, `human` or `emergency_stop`",
+    "emergency_stop": "true: stop and stay so; false releases nothing, but lets a release be",
     "endpoint_pose": "pose of the hand's end, frame `world`",
     "episode": "episodes that begin and end, JSON (below)",
     "gripper/state": "`opening`: distance between the fingers, m",
     "gripper_command": "`opening`: the distance wanted, m",
     "hand_command": "velocity of the hand, m/s, frame `world`",
     "joint_command": "efforts of the actuated joints, as the contract scales them",
+    "joy": "the joystick, of `joy`'s `joy_node`; with `input: joystick` only",
     "joint_states": "every joint's position and velocity",
     "labelled_trajectories": "a table a trajectory, a transition a row (below)",
     "learner/progress": "version, iteration, updates, losses and what it waits for",
@@ -50,6 +53,7 @@ MEANINGS = {
     "posterior": "q(z given context): a row of means, a row of variances",
     "reward": "`reward`, `success`, `terminated` of the step before the stamp",
     "robot_description": "the URDF",
+    "takeover": "true: a human commands; false: nobody, until `~/resume`",
     "tf": "poses of the links",
     "terminated": "the stamp at which the robot itself ended the episode: it fell",
     "weights": "safetensors of encoder, decoder and policy, with version and sizes",
@@ -59,6 +63,14 @@ SERVICES = {
     "episode_manager/start": "begin, or go on",
     "episode_manager/stop": "end after the present episode; what was scored is kept",
     "pause": "hold before the next episode",
+    "emergency_stop": "the safe command now, and nothing else until it is released",
+    "release_emergency_stop": "end it, where the topic does not say true; a pause remains",
+    "recorder/pause": "record nothing until `~/resume`",
+    "recorder/resume": "record again",
+    "policy/pause": "the safe command; the episode is interrupted, until `~/resume`",
+    "takeover": "the safe command; then a human commands, until `~/resume`",
+    "resume": "the policy commands again, from where the robot is",
+    "mock_robot/reset": "everything back to its start; answers as a simulated robot does",
     "reset": "put the parameter `task` into effect and begin at its start; answers "
     '`{"stamp": ns}` of the first observation',
     "reset_context": "forget the task: the posterior is the prior again",
@@ -90,8 +102,12 @@ def nodes(scratch: Path) -> list:
     """(class, parameters) of every node."""
     from smac_ros.episode_manager_node import EpisodeManagerNode
     from smac_ros.learner_node import LearnerNode
+    from smac_ros.mock_robot_node import MockRobotNode
     from smac_ros.mujoco_sim_node import MujocoSimNode
+    from smac_ros.operator_node import OperatorNode
     from smac_ros.policy_node import PolicyNode
+    from smac_ros.preflight_node import PreflightNode
+    from smac_ros.recorder_node import RecorderNode
     from smac_ros.reward_labeler_node import RewardLabelerNode
     from smac_ros.sawyer_sim_node import SawyerSimNode
 
@@ -101,8 +117,12 @@ def nodes(scratch: Path) -> list:
         (RewardLabelerNode, lockstep),
         (LearnerNode, {"run": str(scratch / "run"), "device": "cpu"}),
         (EpisodeManagerNode, {"start": False} | lockstep),
+        (OperatorNode, {"input": "joystick"}),
+        (RecorderNode, {"out": str(scratch / "bag")}),
         (SawyerSimNode, lockstep),
         (MujocoSimNode, lockstep),
+        (MockRobotNode, {"contract": "sawyer_sim", "kinematics": "sawyer_arm"}),
+        (PreflightNode, {"contract": "sawyer_sim", "policy": ""}),
     ]
 
 
@@ -139,14 +159,15 @@ def section(node) -> str:
         for end in ends
     ]
     hidden = ("/diagnostics", "/rosout", "/parameter_events")
-    lines += ["| | topic | type | QoS | what |", "|---|---|---|---|---|"]
+    table = ["| | topic | type | QoS | what |", "|---|---|---|---|---|"]
     seen = set()
     for topic, way, end in sorted(topics, key=lambda item: (item[1] == "gives", item[0])):
         if topic in hidden or topic.endswith("transition_event") or (topic, way) in seen:
             continue
         seen.add((topic, way))
         kind, qos = message_name(end.msg_type), quality(end.qos_profile)
-        lines.append(f"| {way} | `{topic}` | {kind} | {qos} | {MEANINGS[topic]} |")
+        table.append(f"| {way} | `{topic}` | {kind} | {qos} | {MEANINGS[topic]} |")
+    lines += table if seen else ["It listens to the contract's streams for as long as it looks."]
     own = [service for service in node.services if not standard(service.service_name, name)]
     if own:
         lines += ["", "| service | type | what |", "|---|---|---|"]

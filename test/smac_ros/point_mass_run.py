@@ -16,6 +16,7 @@ _fixtures = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_fixtures)
 domain, config, dataset = _fixtures.domain, _fixtures.config, _fixtures.dataset
 trained, pool, one_thread = _fixtures.trained, _fixtures.pool, _fixtures.one_thread
+smac, smac_here = _fixtures.smac, _fixtures.smac_here
 
 CONTRACT = """
 name: point_mass

@@ -100,7 +100,7 @@ class Robot:
 
     numbers = itertools.count()
 
-    def __init__(self, ros, path, clock="lockstep", **parameters):
+    def __init__(self, ros, path, clock="lockstep", *, make_policy=PolicyNode, **parameters):
         # A namespace each: what DDS remembers of a test that is over cannot disturb the next one.
         self.namespace = namespace = f"/robot{next(self.numbers)}"
         self.ros, self.contract = ros, load_contract(path)
@@ -127,7 +127,7 @@ class Robot:
             (DiagnosticArray, "/diagnostics", self.note, reliable(10)),
         ):
             node.create_subscription(kind, topic, take, qos)
-        self.policy = PolicyNode(
+        self.policy = make_policy(
             namespace=namespace,
             parameter_overrides=[
                 Parameter(key, value=value)

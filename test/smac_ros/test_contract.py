@@ -86,6 +86,16 @@ def changed(*changes: tuple[str, str]) -> str:
     return text
 
 
+def measured_gripper(more: str = "") -> Contract:
+    """A gripper, in m, whose command counts from where it is."""
+    text = changed(
+        ("align: as_of\n    max_age: 0.1\n    missing: -1.0", "align: hold\n    max_age: 0.1"),
+        ("unit: mm, scale: 1000.0, offset: -2.0", "unit: m"),
+        ("zero: hold", "zero: hold, measured: [grip]" + more),
+    )
+    return Contract.from_text(text, "arm.yaml")
+
+
 def refused(*changes: tuple[str, str]) -> InputError:
     with pytest.raises(InputError) as error:
         Contract.from_text(changed(*changes), "arm.yaml")
@@ -158,7 +168,9 @@ class TestContractsOfThePackage:
     def test_all_are_valid(self):
         mujoco = {"cheetah_velocity", "ant_direction", "humanoid_direction"}
         mujoco |= {"walker_params", "hopper_params", "half_cheetah"}
-        assert set(contracts()) == mujoco | {"latency", "moveit_servo_arm", "sawyer_sim"}
+        arms = {"moveit_servo_arm", "ros2_control_forward", "ros2_control_trajectory"}
+        arms |= {"sawyer_arm", "sawyer_joints", "sawyer_sim"}
+        assert set(contracts()) == mujoco | arms | {"latency"}
         for name in contracts():
             assert load_contract(name).name == name
 
@@ -460,7 +472,7 @@ class TestCommands:
         assert writer.encode(action)[0] == writer.encode(action)[0] == 0.2
         writer.fill(writer.encode(action), 0)
         assert writer.encode(action)[0] == 0.4
-        writer.fill(writer.safe_values(), 0)
+        writer.fill_safe(0)
         assert writer.encode(action)[0] == 0.2
         writer.fill(writer.encode(action), 0)
         writer.reset()
@@ -484,10 +496,39 @@ class TestCommands:
         free.fill(np.array([0.0, 0.0, 0.0, 0.01]), 0)
         free.reset(np.array([0, 0, 0, 0.03], np.float32))
         assert free.encode(action)[3] == pytest.approx(0.02)  # 0.01 a step from 0.01
-        text = text.replace("zero: hold", "zero: hold, measured: [grip]")
-        bound = CommandWriter(Contract.from_text(text, "arm.yaml"), CLASSES)
+        bound = CommandWriter(measured_gripper(), CLASSES)
         bound.reset(np.array([0, 0, 0, 0.015], np.float32))
         assert bound.encode(action)[3] == pytest.approx(0.025)
+
+    def test_a_position_does_not_run_ahead(self):
+        """By hand: 0.015 m at most from where the gripper is; 0.01 m a step from there on."""
+        writer = CommandWriter(measured_gripper(", max_lead: 0.015"), CLASSES)
+        opens, stuck = np.array([0, 0, 0, -1], np.float32), np.zeros(4, np.float32)
+        writer.reset(stuck)
+        given = []
+        for _ in range(4):
+            given.append(writer.encode(opens, 0.1, stuck))
+            writer.fill(given[-1], 0)
+        np.testing.assert_allclose(np.array(given)[:, 3], [0.01, 0.015, 0.015, 0.015], atol=1e-9)
+        assert writer.limited == 4  # each time: it wants 0.04
+        moved = np.array([0, 0, 0, 0.035], np.float32)  # by hand, beyond the last command
+        close = np.array([0, 0, 0, 1], np.float32)
+        assert writer.encode(close, 0.1, moved)[3] == pytest.approx(0.02)
+        assert writer.encode(opens, 0.1, moved)[3] == pytest.approx(0.03)
+        unseen = np.full(4, np.nan)
+        assert writer.encode(opens, 0.1, unseen)[3] == pytest.approx(0.025)
+
+    def test_a_lead_has_to_be_measured(self):
+        error = refused(("zero: hold", "zero: hold, max_lead: 0.01"))
+        assert "max_lead" in error.field and error.expected == "measured, too"
+
+    def test_what_may_be_missing_measures_nothing(self):
+        """The robot would be taken to be where ``missing`` says."""
+        error = refused(
+            ("unit: mm, scale: 1000.0, offset: -2.0", "unit: m"),
+            ("zero: hold", "zero: hold, measured: [grip]"),
+        )
+        assert "measured" in error.field and "'grip', which may be missing" in error.found
 
     @pytest.mark.parametrize(
         ("measured", "found", "expected"),
@@ -538,24 +579,30 @@ class TestCommands:
     @pytest.mark.parametrize(
         ("safety", "before", "after"),
         [
-            ("hold", None, [0.1, 0.2, 0.3, 0.04]),
-            ("zeros", None, [0.0, 0.0, 0.0, 0.04]),  # nothing was sent: no gripper to hold
-            ("none", None, None),
+            ("hold", [None, None], [[0.1, 0.2, 0.3], [0.04]]),
+            # nothing was sent: no gripper to hold
+            ("zeros", [[0.0, 0.0, 0.0], None], [[0.0, 0.0, 0.0], [0.04]]),
+            ("none", [None, None], [None, None]),
         ],
     )
-    def test_safe_values(self, safety, before, after):
+    def test_the_safe_command(self, safety, before, after):
         contract = Contract.from_text(changed(("safety: zeros", f"safety: {safety}")), "arm.yaml")
-        writer = CommandWriter(contract, CLASSES)
-        assert writer.safe_values() is before
-        writer.fill(np.array([0.1, 0.2, 0.3, 0.04]), 0)
-        values = writer.safe_values()
-        assert after is values is None or values.tolist() == after
-        writer.reset()
-        assert writer.safe_values() is None
+        writer, reader = CommandWriter(contract, CLASSES), CommandReader(contract)
 
-    def test_zeros_need_no_predecessor_where_every_zero_is_a_number(self):
+        def safe():
+            messages = enumerate(writer.fill_safe(0))
+            return [None if m is None else reader.values(i, m).tolist() for i, m in messages]
+
+        assert safe() == before
+        writer.fill(np.array([0.1, 0.2, 0.3, 0.04]), 0)
+        assert safe() == after
+        writer.reset()
+        assert safe() == before
+
+    def test_zeros_need_no_predecessor_where_zero_is_a_number(self):
         contract = Contract.from_text(changed((", zero: hold", ", zero: 0.04")), "arm.yaml")
-        assert CommandWriter(contract, CLASSES).safe_values().tolist() == [0.0, 0.0, 0.0, 0.04]
+        _, grip = CommandWriter(contract, CLASSES).fill_safe(0)
+        assert CommandReader(contract).values(1, grip).tolist() == [0.04]
 
     @pytest.mark.parametrize(
         ("path", "unit", "hold"),

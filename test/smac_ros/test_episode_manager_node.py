@@ -252,6 +252,52 @@ def test_an_episode_that_always_fails_ends_the_job(ros, manager, capfd):
     assert "the hand is stuck" in capfd.readouterr().err
 
 
+def test_episodes_that_a_human_interrupts_are_repeated(ros, manager, capfd):
+    """However often, with the same seeds, and only once the robot is the policy's again."""
+    rest = ros.add(Rest(practice=False))
+    control = rest.create_publisher(String, "control", latched())
+    rest.faults = dict.fromkeys((1, 2, 3, 4), "silent")
+    node = manager(iterations=0, meta_test="before", meta_test_tasks=1)
+    for number in range(1, 5):
+        ros.until(lambda number=number: len(rest.begins) == number, what=f"begin {number}")
+        begin, resets = rest.begins[-1], len(rest.resets)
+        end = End(begin.session, begin.id, 0, begin.start, "interrupted: paused by a test")
+        words = [lambda: control.publish(String(data="paused")),
+                 lambda end=end: rest.markers.publish(String(data=end.to_json()))]  # fmt: skip
+        for say in words if number % 2 else reversed(words):  # topics keep no order
+            say()
+        ros.until(lambda: node._conductor._control == "paused", what="the word")
+        expected = {"episodes interrupted": number}
+        ros.until(lambda expected=expected: node.diagnostics.counts == expected, what="its count")
+        assert (len(rest.begins), len(rest.resets)) == (number, resets)
+        control.publish(String(data="policy"))
+    assert finish(ros, node) == 0, node.diagnostics.faults
+    assert "episodes given up" not in node.diagnostics.counts
+    assert len({b.seed for b in rest.begins[:5]}) == 1 and len({b.id for b in rest.begins}) == 7
+    assert "waits for its ~/resume" in capfd.readouterr().err
+
+
+def test_rewards_of_an_operator(ros, manager, monkeypatch, capfd):
+    """The robot keeps its own to itself, and the job waits for whoever gives them."""
+    monkeypatch.setattr("smac_ros.episode_manager_node.WAITING", 0.2)
+    rest = ros.add(Rest(practice=False))
+    node = manager(iterations=0, meta_test="before", meta_test_tasks=1, rewards="operator")
+    ros.until(lambda: "an operator (which publishes reward)" in capfd.readouterr().err, 10.0)
+    human = ros.node("operator")
+    rewards = human.create_publisher(JointState, "reward", reliable(10))
+
+    def pay(message: String) -> None:
+        marker = parse_marker(message.data)
+        for step in range(STEPS if isinstance(marker, Begin) else 0):
+            reward = JointState(name=["reward", "success"], position=[1.0, 1.0])
+            set_stamp(reward.header.stamp, marker.start + 1 + step)
+            rewards.publish(reward)
+
+    human.create_subscription(String, "episode", pay, reliable(100))
+    assert finish(ros, node) == 0, node.diagnostics.faults
+    assert not any(reset["publish_reward"] for reset in rest.resets)
+
+
 def test_a_reset_that_fails_ends_the_job(ros, manager):
     rest = ros.add(Rest(practice=False))
     rest.refuses_reset = True

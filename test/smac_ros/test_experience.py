@@ -65,6 +65,28 @@ class TestSeries:
         assert made.values[:, 0].tolist() == [1.0, 9.0, 8.0]
         assert made.duplicates == 2
 
+    @pytest.mark.parametrize("order", ["rising", "late", "repeated", "any"])
+    def test_many_at_once_as_one_by_one(self, order):
+        rng = np.random.default_rng(3)
+        stamps = {
+            "rising": np.arange(300),
+            "late": np.r_[np.arange(100), np.arange(90, 250), np.arange(200)],
+            "repeated": np.repeat(np.arange(100), 3),
+            "any": rng.integers(0, 200, 300),
+        }[order]
+        values = rng.normal(size=(len(stamps), 2))
+        single, bulk = Series(2, capacity=4), Series(2, capacity=4)
+        for part in np.array_split(np.arange(len(stamps)), [0, 1, 7, 60, 61, 200, 280]):
+            for index in part:
+                single.append(int(stamps[index]), values[index])
+            bulk.extend(stamps[part], values[part])
+            if len(part) == 139:
+                single.clear_before(50)
+                bulk.clear_before(50)
+            assert bulk.stamps.tobytes() == single.stamps.tobytes()
+            assert bulk.values.tobytes() == single.values.tobytes()
+            assert bulk.duplicates == single.duplicates
+
     def test_clear_keeps_what_the_first_tick_can_still_use(self):
         made = series({10: 1.0, 20: 2.0, 30: 3.0, 40: 4.0})
         made.clear_before(35 * MS)

@@ -151,7 +151,7 @@ def test_a_policy_killed_in_an_episode(bench, job, episode):
         bench.start(RewardLabelerNode, **LOCKSTEP)
         learner(bench)
         settings = {"iterations": 1}
-    manager = bench.manager(timeout=4.0, **settings)
+    manager = bench.manager(timeout=6.0, **settings)
     heard = bench.recorder
 
     def kill(command: int):

@@ -250,6 +250,24 @@ def test_a_fall_is_marked_whoever_tells_of_it(ros, labeler, walk):
     assert node.diagnostics.counts["terminals left out"] == 1
 
 
+def test_an_interrupted_episode_is_labelled_as_far_as_the_policy_went(ros, labeler, walk):
+    """What the human did then is no transition of it, and nothing ends there for good."""
+    labeler(grace=0.2)
+    robot = Robot(ros)
+    begin, _, sends = robot.episode(*walk)
+    robot.mark(begin)
+    for send in sends:  # the last two commands are the human's
+        send()
+    last = begin.start + 2 * PERIOD  # stamp of the policy's last command
+    robot.mark(End(begin.session, begin.id, 3, last, "interrupted: taken over by a test"))
+    (got,) = robot.hears(1)
+    observations, actions, _ = walk
+    np.testing.assert_array_equal(got.observations, observations[:2])
+    np.testing.assert_array_equal(got.next_observations, observations[1:3])
+    np.testing.assert_array_equal(got.actions, actions[:2])
+    assert not got.terminals.any()
+
+
 def test_what_is_not_practice_is_not_labelled(ros, labeler, walk):
     node = labeler(grace=0.1)
     robot = Robot(ros)

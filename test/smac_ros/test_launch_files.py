@@ -90,7 +90,7 @@ def test_rviz_may_be_closed(stand_in, monkeypatch, tmp_path):
     view = tmp_path / "rviz" / "sawyer.rviz"
     view.parent.mkdir()
     view.write_text("")
-    monkeypatch.setattr("smac_ros.system._rviz_view", lambda: view)
+    monkeypatch.setattr("smac_ros.systems.sawyer._rviz_view", lambda: view)
     (entities,) = description_of("meta_test").arguments
     given = {a.name: a.default for a in SYSTEMS["meta_test"].arguments} | {"rviz": "true"}
     rviz = entities[-1].keywords["function"](context(given))[-1]

@@ -24,7 +24,8 @@ from test_parity import HORIZON, Pool  # noqa: E402
 
 from sim.mujoco.tasks import make_domain, task_set  # noqa: E402
 from smac_core.config import SCALES, load_config  # noqa: E402
-from smac_core.data.dataset import ARRAYS, Dataset, DatasetWriter, TaskData  # noqa: E402
+from smac_core.data.dataset import ARRAYS, Dataset, TaskData  # noqa: E402
+from smac_core.data.dataset_writer import DatasetWriter  # noqa: E402
 from smac_core.evaluation import meta_test  # noqa: E402
 from smac_core.tasks import held_out_tasks, training_tasks  # noqa: E402
 from smac_core.training.offline import train_offline  # noqa: E402

@@ -21,7 +21,7 @@ MODES = pytest.mark.parametrize("mode", LATENTS)
 class Stage:
     """A policy, and everything it talks to; ticks are numbered from the episode's first."""
 
-    open, waiting, faults, foreign = True, False, (), ""
+    open, waiting, faults, foreign, unheard = True, False, (), "", ""
 
     def __init__(self, lockstep: bool, text: str = CONTRACT):
         self.now, self.present = FIRST, Weights(make_agent(), 1, "")

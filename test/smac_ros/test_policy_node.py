@@ -662,3 +662,23 @@ def test_everything_is_in_the_robots_namespace(robot):
     topics = [name for name, _ in robot.node.get_topic_names_and_types()]
     for topic in ("joint_command", "posterior", "episode", "weights"):
         assert f"{robot.namespace}/{topic}" in topics and f"/{topic}" not in topics
+
+
+def test_it_waits_for_those_who_follow_its_commands(ros, contract):
+    """The first commands are small steps: to a robot that misses them the next one is a jump."""
+    robot = Robot(ros, contract, clock="real_time", settle=0.5)
+    (listener,) = (s for s in robot.node.subscriptions if s.topic_name.endswith("joint_command"))
+    robot.node.destroy_subscription(listener)
+    ros.start(robot.policy)
+    robot.send_weights(make_agent())
+    robot.until(lambda: robot.policy.policy.controller, "weights")
+    robot.begin(steps=1000)
+    policy = robot.policy.policy
+
+    def waits_for(text: str) -> bool:
+        return policy.episode is not None and policy.waits_for == text
+
+    robot.run(lambda: waits_for("listeners to find its commands"))
+    robot.run(lambda: waits_for("a listener to joint_command"))
+    robot.node.create_subscription(JointState, "joint_command", robot.commands.append, 10)
+    robot.run(lambda: len(robot.commands) > 2, "commands")

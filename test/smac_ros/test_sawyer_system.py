@@ -14,6 +14,11 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("pybullet")
 
+from smac_ros.bags.decoding import Decoder, decode_text
+from smac_ros.bags.reading import Bag
+from smac_ros.contract import load_contract
+from smac_ros.messages import Begin, End, parse_marker
+
 ROOT = Path(__file__).parents[2]
 SMALL = (
     "horizon:=20",
@@ -96,10 +101,29 @@ def test_ctrl_c_keeps_what_was_scored(start, tmp_path):
 
 
 def test_in_real_time(start, tmp_path):
-    process = start("meta_test", "clock:=real_time", "factor:=2", "horizon:=20", *SMALL[-1:])
+    """And recorded, whole, by the robot's clock, which is twice as fast."""
+    words = ("horizon:=20", *SMALL[-1:], "record:=bag")
+    process = start("meta_test", "clock:=real_time", "factor:=2", *words)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "before: offline phase" in out
+    contract = load_contract("sawyer_sim")
+    with Bag(tmp_path / "bag") as bag:
+        assert bag.contract_text == contract.text and not bag.notes
+        texts = [decode_text(raw) for _, _, raw in bag.messages(["/episode"])]
+        markers = [parse_marker(text) for text in texts]
+        ends = {marker.id: marker for marker in markers if isinstance(marker, End)}
+        begins = [marker for marker in markers if isinstance(marker, Begin)]
+        assert len(begins) == len(ends) == 6
+        for stream in contract.observations:
+            samples = list(bag.messages([f"/{stream.topic}"]))
+            decoded = Decoder(stream).decode(*zip(*((s[1], s[2]) for s in samples), strict=True))
+            stamps = set(decoded.stamps.tolist())
+            for begin in begins:
+                span = range(begin.start, ends[begin.id].last + 1, contract.period_ns)
+                assert len(span) == 21 and stamps.issuperset(span), stream.topic
+            late = decoded.receives - decoded.stamps
+            assert abs(late).max() < 10**9, "its own clock, which began at 0"
 
 
 def test_a_namespace_of_its_own(start):

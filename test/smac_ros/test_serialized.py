@@ -157,14 +157,14 @@ def test_a_command_is_never_sent_as_bytes_that_rclpy_would_not_send(monkeypatch)
 
 
 def test_a_layout_found_among_zeros_is_confirmed_by_other_numbers(monkeypatch):
-    walk = serialized._Walk._numbers
+    walk = serialized.Walk._numbers
 
     def mistaken(self, path, code, count):
         walk(self, path, code, count)
         if path == "velocity":
             self.numbers["position"] = self.numbers["velocity"]
 
-    monkeypatch.setattr(serialized._Walk, "_numbers", mistaken)
+    monkeypatch.setattr(serialized.Walk, "_numbers", mistaken)
     kind, message = "sensor_msgs/msg/JointState", joints()
     wanted = leaves(kind, "position[a]")
     unpacker, packer = Unpacker(kind, wanted), Packer(kind, wanted)
@@ -172,3 +172,18 @@ def test_a_layout_found_among_zeros_is_confirmed_by_other_numbers(monkeypatch):
         message.position[0] = float(step)
         assert unpacker.unpack(serialize_message(message)) == message
         assert deserialize_message(packer.pack(message), JointState) == message
+
+
+@pytest.mark.parametrize("name", ["a", "opening", "right_gripper"])
+def test_what_is_sent_has_no_bytes_to_spare(name):
+    """rclpy leaves some behind a message, for which rosbags refuses it in a recording."""
+    from rosbags.typesys import Stores, get_typestore
+
+    kind = "sensor_msgs/msg/JointState"
+    message = JointState(name=[name], position=[0.5])
+    packer = Packer(kind, leaves(kind, f"position[{name}]"))
+    for value in (0.0, 1.0, 2.0):
+        message.position[0] = value
+        data = packer.pack(message)
+        found = get_typestore(Stores.ROS2_JAZZY).deserialize_cdr(data, kind)
+        assert (found.name, found.position.tolist()) == ([name], [value])

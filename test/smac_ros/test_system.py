@@ -9,10 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from smac_core.deployment.hub import KEPT
 from smac_core.errors import InputError
+from smac_ros.contract import load_contract
 from smac_ros.system import SYSTEMS, find_system
 
 ROOT = Path(__file__).parents[2]
+
+
+def shipped(system: str) -> dict[str, str]:
+    """A checkpoint, for a system that takes one."""
+    known = [argument.name for argument in SYSTEMS[system].arguments]
+    return {"checkpoint": str(ROOT / "pretrained" / "sawyer")} if "checkpoint" in known else {}
 
 
 def build(system: str, **arguments: str) -> dict:
@@ -23,8 +31,7 @@ def build(system: str, **arguments: str) -> dict:
 def test_nodes_declare_the_parameters_that_they_are_given(system: str):
     """A misspelt one would keep the node from starting, or be ignored."""
     pytest.importorskip("rclpy")
-    arguments = {"checkpoint": str(ROOT / "pretrained" / "sawyer")}
-    for spec in SYSTEMS[system].build(arguments):
+    for spec in SYSTEMS[system].build(shipped(system)):
         module = importlib.import_module(f"smac_ros.{spec.executable}")
         (node,) = (
             one
@@ -36,6 +43,9 @@ def test_nodes_declare_the_parameters_that_they_are_given(system: str):
         for name, value in spec.parameters.items():
             assert name in declared, f"{spec.name}: {name}"
             parameter = declared[name]
+            if name == "autostart":
+                assert isinstance(value, bool)
+                continue
             assert type(value) is type(parameter.default), f"{spec.name}: {name} is {value!r}"
             assert value in parameter.choices or not parameter.choices
             assert parameter.low is None or parameter.low <= value <= parameter.high
@@ -43,7 +53,7 @@ def test_nodes_declare_the_parameters_that_they_are_given(system: str):
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_executables_are_there(system: str):
-    for spec in SYSTEMS[system].build({"checkpoint": str(ROOT / "pretrained" / "sawyer")}):
+    for spec in SYSTEMS[system].build(shipped(system)):
         assert (ROOT / "smac_ros" / f"{spec.executable}.py").is_file()
         wrapper = ROOT / "nodes" / spec.executable
         assert os.access(wrapper, os.X_OK)
@@ -134,6 +144,36 @@ def test_a_domain_s_robot_is_alone_or_practises(tmp_path):
             build("mujoco_sim", **wrong)
 
 
+def test_an_export_is_tested_and_acts_but_does_not_practise(tmp_path):
+    """What left the project for a robot or a hub has no run.json; practice needs the run."""
+    shipped, ours = ROOT / "pretrained" / "sawyer", tmp_path / "hub"
+    ours.mkdir()
+    tree = json.loads((shipped / "run.json").read_text())["config"]
+    told = dict.fromkeys((*KEPT, "run", "model_sha256", "dataset"), 1)
+    told |= {"format": "smac-hub", "schema_version": 1, "phase": "control", "config": tree}
+    (ours / "config.json").write_text(json.dumps(told))
+    given = {"checkpoint": str(ours)}
+    for system, more in (
+        ("meta_test", {}),
+        ("sawyer_sim", {"iterations": "0"}),
+        ("mujoco_sim", {}),
+        ("robot", {}),
+    ):
+        policy = build(system, **given, **more)["policy"].parameters
+        assert (policy["checkpoint"], policy["phase"]) == (str(ours), "")
+    with pytest.raises(InputError, match="'sawyer'; expected ant_direction"):
+        build("mujoco_sim", **given, domain="ant_direction")
+    for system in ("sawyer_sim", "robot"):
+        with pytest.raises(InputError, match="found an export; .* with iterations:=0 an export"):
+            build(system, **given, iterations="1")
+    (ours / "model.safetensors").touch()
+    (ours / "config.json").write_text("{")
+    with pytest.raises(InputError, match="config.json: content: found Expecting"):
+        build("meta_test", **given)
+    with pytest.raises(InputError, match=r"run\.json: found no such file"):
+        build("robot", checkpoint=str(tmp_path))
+
+
 def test_one_namespace_for_all():
     assert {spec.namespace for spec in build("meta_test").values()} == {""}
     assert {spec.namespace for spec in build("meta_test", namespace="/left/").values()} == {"left"}
@@ -210,3 +250,50 @@ def test_a_clock_of_its_own_is_published_and_followed():
 def test_rviz_follows_the_frames_of_its_namespace():
     specs = SYSTEMS["sawyer_sim"].build({"rviz": "true", "namespace": "left"})
     assert ("/tf", "tf") in specs[-1].remappings and specs[-1].namespace == "left"
+
+
+def test_a_recorder_of_the_system_s_robot(tmp_path):
+    """The manager waits for it, and by the robot's clock it records, too; it may end before."""
+    new = str(tmp_path / "new")
+    for system, robot in (("sawyer_sim", "sawyer_sim"), ("mujoco_sim", "mujoco_sim")):
+        nodes = build(system, record=new)
+        contract = nodes[robot].parameters["contract"]
+        assert nodes["recorder"].parameters == {"contract": contract, "out": new}
+        assert not nodes["recorder"].required and "recorder" not in build(system)
+    assert build("meta_test", record=new)["episode_manager"].parameters["recorder"] == "recorder"
+    faster = build("sawyer_sim", record=new, clock="real_time", factor="2", namespace="left")
+    assert faster["recorder"].parameters["use_sim_time"] is True
+    assert faster["recorder"].namespace == "left"
+    with pytest.raises(InputError, match="record: found the folder .*; expected a new one"):
+        build("sawyer_sim", record=str(tmp_path))
+
+
+def test_a_recording_by_rosbag2(tmp_path):
+    """Its recorder gets the contract's topics and text; ours is the default."""
+    (ours,) = build("record").values()
+    assert (ours.executable, ours.package, ours.main) == ("recorder_node", "smac_ros", True)
+    given = {"writer": "ros2bag", "out": "bags/one", "max_size": "2.5", "namespace": "left"}
+    (theirs,) = build("record", **given, use_sim_time="true").values()
+    assert (theirs.executable, theirs.package) == ("recorder", "rosbag2_transport")
+    assert theirs.main and theirs.namespace == "left"
+    parameters = theirs.parameters
+    assert parameters["record.topics"][-3:] == ["reward", "episode", "terminated"]
+    assert parameters["storage.uri"] == "bags/one" and parameters["use_sim_time"] is True
+    assert parameters["storage.max_bagfile_size"] == 2_500_000
+    (custom,) = parameters["storage.custom_data"]
+    assert custom == f"smac_ros_contract={load_contract('sawyer_sim').text}"
+
+
+def test_an_operator_rewards_in_real_time():
+    """A joystick's node is one of the system's; a keyboard's has a terminal of its own."""
+    for system in ("sawyer_sim", "meta_test"):
+        assert "rewards" not in build(system)["episode_manager"].parameters
+        for device in ("joystick", "keyboard"):
+            nodes = build(system, operator=device, clock="real_time")
+            assert nodes["episode_manager"].parameters["rewards"] == "operator"
+            assert ("operator" in nodes) == (device == "joystick")
+            assert list(nodes)[-1] == "episode_manager" and nodes["episode_manager"].main
+        with pytest.raises(InputError, match="operator: found joystick; expected none, or clock"):
+            build(system, operator="joystick")
+    operator = build("meta_test", operator="joystick", clock="real_time")["operator"]
+    assert operator.parameters == {"contract": "sawyer_sim", "input": "joystick"}

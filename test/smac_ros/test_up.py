@@ -235,6 +235,17 @@ def test_a_program_that_is_not_installed():
         up.command_line(spec, None)
 
 
+def test_a_program_of_an_installed_package(tmp_path, monkeypatch):
+    """ROS 2 keeps a package's programs beside its libraries, not on PATH."""
+    program = tmp_path / "lib" / "some_package" / "some_program"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere{os.pathsep}{tmp_path}")
+    spec = NodeSpec("some_program", "node", package="some_package")
+    assert up.command_line(spec, None)[0] == str(program)
+
+
 def test_the_users_environment_wins(monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
