@@ -121,7 +121,7 @@ def test_in_real_time(start, tmp_path):
             stamps = set(decoded.stamps.tolist())
             for begin in begins:
                 span = range(begin.start, ends[begin.id].last + 1, contract.period_ns)
-                assert len(span) == 21 and stamps.issuperset(span), stream.topic
+                assert len(span) >= 21 and stamps.issuperset(span), stream.topic
             late = decoded.receives - decoded.stamps
             assert abs(late).max() < 10**9, "its own clock, which began at 0"
 
