@@ -329,7 +329,7 @@ def draw_traces(figure: str, rows: Rows, scores: Scores) -> Any:
                 axis.plot(x, y, color=color, label=name, lw=width, alpha=opacity)
                 labelled.add(source)
         axis.plot(*_start(rows, phase), "o", color="black", ms=4, zorder=5)
-        axis.set(title=TITLES[phase], xlabel="x (m)", aspect="equal")
+        axis.set(title=TITLES[phase].replace(" ", "\n", 1), xlabel="x (m)", aspect="equal")
     axes[0, 0].set(ylabel="y (m)")
     handles = axes[0, 0].get_legend_handles_labels()
     picture.legend(*handles, loc="outside lower center", ncols=2)
