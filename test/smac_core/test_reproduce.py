@@ -453,7 +453,7 @@ def test_traces_are_those_of_the_evaluations(figure, finished, short, tmp_path):
     rows, picture, folders = results(figure, finished, short, tmp_path)
     sources = {"offline", "online"} | ({"exploration", "data"} if figure == "fig7" else set())
     assert {row["source"] for row in rows} == sources
-    panel = next(a for a in picture.axes if a.get_title() == "after self-supervision")
+    panel = next(a for a in picture.axes if a.get_title() == "after\nself-supervision")
     wanted = {"phase": "self_supervised", "source": "online", "trajectory": 3}
     mine = [row for row in rows if wanted.items() <= row.items()]
     path = np.load(folders[0] / "smac/evaluations/self_supervised_test_online.npz")["paths"][3, 0]
