@@ -222,6 +222,17 @@ class CommandReader:
             read(message, out[part])
         return out
 
+    def refusal(self, index: int, values: np.ndarray, message: Any) -> tuple[str, str] | None:
+        """Why a robot must not follow command ``index``: what to count, and the cause; or None."""
+        command = self._commands[index]
+        if not math.isfinite(values.sum()):
+            found = f"{command.topic}: found {values.tolist()}, expected finite numbers"
+            return "unreadable commands", found
+        if command.frame and message.header.frame_id != command.frame:
+            found = f"frame {message.header.frame_id!r}, expected {command.frame!r}"
+            return "commands in another frame", f"{command.topic}: {found}"
+        return None
+
     def decode(self, values: np.ndarray) -> np.ndarray:
         """Actions [..., da] float32 of message values [..., da]: (value - offset) / scale.
 

@@ -9,7 +9,6 @@ import heapq
 import itertools
 import json
 import time
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -281,13 +280,8 @@ class MockRobotNode(SmacNode):
         self.record.add(index, values, self.robot.state)
         if self.record.outside > before:
             self.diagnostics.count("commands beyond limits", self.record.violations[-1])
-        if not isfinite(values.sum()):
-            found = f"{command.topic}: found {values.tolist()}, expected finite numbers"
-            self.diagnostics.count("unreadable commands", found)
-            return
-        if command.frame and message.header.frame_id != command.frame:
-            frame = f"frame {message.header.frame_id!r}, expected {command.frame!r}"
-            self.diagnostics.count("commands in another frame", f"{command.topic}: {frame}")
+        if (refusal := self._reader.refusal(index, values, message)) is not None:
+            self.diagnostics.count(*refusal)
             return
         if not self._lose(self._inward):
             self._values[command.start : command.start + command.width] = values

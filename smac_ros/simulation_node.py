@@ -11,7 +11,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from array import array
-from math import isclose, isfinite
+from math import isclose
 from typing import Any
 
 import gymnasium
@@ -255,13 +255,8 @@ class SimulationNode(SmacNode, ABC):
         except MessageError as error:
             self.diagnostics.count("unreadable commands", f"{command.topic}: {error}")
             return
-        if not isfinite(values.sum()):
-            found = f"{command.topic}: found {values.tolist()}, expected finite numbers"
-            self.diagnostics.count("unreadable commands", found)
-            return
-        if command.frame and message.header.frame_id != command.frame:
-            frame = f"frame {message.header.frame_id!r}, expected {command.frame!r}"
-            self.diagnostics.count("commands in another frame", f"{command.topic}: {frame}")
+        if (refusal := self._reader.refusal(index, values, message)) is not None:
+            self.diagnostics.count(*refusal)
             return
         if self._ended:
             self.diagnostics.count("ignored commands", "the episode has ended: reset first")
