@@ -105,7 +105,7 @@ class LiveCheck:
         """Whether it is done."""
         now = time.monotonic()
         if self._since is None:
-            if not self._complete() and now - self._began < self._patience:
+            if not self.complete and now - self._began < self._patience:
                 return False
             self._since = now
             for one in self.heard:
@@ -122,7 +122,9 @@ class LiveCheck:
         missing += [c.topic for c in self.contract.actions if not self._followers(c.topic, c.type)]
         return f"waits for {', '.join(missing)}"
 
-    def _complete(self) -> bool:
+    @property
+    def complete(self) -> bool:
+        """Whether every topic is there."""
         heard = all(one.arrivals or one.stream.optional for one in self.heard)
         return heard and all(self._followers(c.topic, c.type) for c in self.contract.actions)
 

@@ -21,6 +21,7 @@ from smac_ros.live_check import POLL, TELEOPERATION, LiveCheck
 
 FAILED = 1  # exit code
 WAITING = 5.0  # s between two log lines about what it waits for
+LOOKS = 2  # before a robot is refused: programs that start beside it may hold this machine up
 LISTENING = ("seconds", "patience", "teleoperation")
 
 
@@ -101,9 +102,13 @@ class PreflightNode(SmacNode):
                 self._refuse(f"the policy cannot be configured: {remedy}")
                 return
         settings = {name: self.setting(name) for name in LISTENING}
-        self._check = check = LiveCheck(self, self._contract, **settings)
-        yield check.poll
-        report = check.report()
+        for _ in range(LOOKS):
+            self._check = check = LiveCheck(self, self._contract, **settings)
+            yield check.poll
+            report = check.report()
+            if not report.errors or not check.complete:
+                break
+            check.close()
         for number, finding in enumerate(report.grouped(), 1):
             text = str(finding).partition(": ")[2]
             if finding.level == "error":
@@ -116,7 +121,7 @@ class PreflightNode(SmacNode):
             more = f" (and {count - 1} more)" if count > 1 else ""
             self._refuse(f"the robot does not fit contract {name}: {first}{more}")
             return
-        check.close()
+        self._check.close()
         self._check = None
         if self._change is not None:
             self._phase = "has the policy activated"

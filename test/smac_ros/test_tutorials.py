@@ -50,15 +50,19 @@ class Reader:
                 assert plain(line) in plain(self.printed), f"{line!r} is not in\n{self.printed}"
 
     def _run(self, commands: str) -> None:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", commands],
-            cwd=self.folder,
-            env=self.environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=200,
-        )
+        # What is measured live is also this machine's moment: a reader would look again.
+        for _ in range(3 if "--live" in commands else 1):
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", commands],
+                cwd=self.folder,
+                env=self.environment,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=200,
+            )
+            if done.returncode == 0:
+                break
         self.printed = done.stdout
         assert done.returncode == 0, f"{commands}\n{done.stdout}\n{self._logs()}"
 
