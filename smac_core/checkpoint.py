@@ -33,6 +33,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from smac_core.durable import sync
 from smac_core.errors import InputError
 
 SCHEMA_VERSION = 1
@@ -94,7 +95,7 @@ def save(
             "state": json.loads(text),
         }
         _write_text(temporary / STATE, json.dumps(content, indent=1))
-        _sync(temporary)
+        sync(temporary)
         _move_into_place(temporary, directory)
         _replace_text(run / LATEST, directory.name + "\n")
     finally:
@@ -431,7 +432,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         code = int(number.group(1)) if number else errno.EIO
         raise OSError(code, os.strerror(code), str(path)) from error
     path.chmod(0o644)  # the library lets nobody else read it
-    _sync(path)
+    sync(path)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -448,7 +449,7 @@ def _replace_text(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _move_into_place(temporary: Path, directory: Path) -> None:
@@ -461,7 +462,7 @@ def _move_into_place(temporary: Path, directory: Path) -> None:
     except BaseException:
         _restore_replaced(directory)
         raise
-    _sync(directory.parent)
+    sync(directory.parent)
     shutil.rmtree(aside, ignore_errors=True)
 
 
@@ -523,12 +524,3 @@ def _read_content(directory: Path) -> dict[str, Any]:
 def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Makes a file's content, or the names inside a folder, survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

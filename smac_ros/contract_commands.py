@@ -225,7 +225,7 @@ class CommandReader:
     def refusal(self, index: int, values: np.ndarray, message: Any) -> tuple[str, str] | None:
         """Why a robot must not follow command ``index``: what to count, and the cause; or None."""
         command = self._commands[index]
-        if not math.isfinite(values.sum()):
+        if not np.isfinite(values).all():
             found = f"{command.topic}: found {values.tolist()}, expected finite numbers"
             return "unreadable commands", found
         if command.frame and message.header.frame_id != command.frame:

@@ -3,8 +3,6 @@
 import time
 from typing import Any
 
-import numpy as np
-
 from smac_ros.contract import CommandReader, CommandWriter, Contract, MessageError
 
 
@@ -38,9 +36,8 @@ class HumanCommands:
         except MessageError as error:
             self._diagnostics.count("unreadable commands", f"{topic}: {error}")
             return
-        if not np.isfinite(values).all():
-            found = f"{topic}: found {values.tolist()}, expected finite numbers"
-            self._diagnostics.count("unreadable commands", found)
+        if (refusal := self._reader.refusal(index, values, message)) is not None:
+            self._diagnostics.count(*refusal)  # the robot does not follow it either
             return
         self._writer.follow(index, values)
         safe = self._writer.is_safe(index, values)

@@ -33,7 +33,8 @@ from smac_core.data.dataset_format import (
     stored,
     task_text,
 )
-from smac_core.data.hdf5_stream import Stream, sync_folder
+from smac_core.data.hdf5_stream import Stream
+from smac_core.durable import sync
 from smac_core.provenance import git_revision
 
 _CHUNK_BYTES = 256 * 1024  # a few chunks per array: quick to read whole, still seekable
@@ -230,7 +231,7 @@ class DatasetWriter:
         self._stream.sync(self.path)
         self._refuse_existing()
         os.replace(self._temporary, self.path)
-        sync_folder(self.path.parent)
+        sync(self.path.parent)
 
     def _refuse_existing(self) -> None:
         if self.path.is_dir():

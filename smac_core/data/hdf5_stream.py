@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 
-class Stream:
+class Stream(io.RawIOBase):
     """A file for HDF5 that keeps its first write error to itself until asked.
 
     HDF5 that meets a full disk inside its own flush cannot be closed any more and takes the
@@ -14,14 +15,11 @@ class Stream:
     """
 
     def __init__(self, handle: int) -> None:
+        super().__init__()
         self.handle = handle
         self.muted = False
         self.error: OSError | None = None
         self.position = self.size = 0  # as HDF5 believes; the real file ends where it broke
-
-    def read(self, size: int = -1) -> bytes:
-        """Never called: h5py takes an object for a file if it has this, then uses readinto."""
-        raise NotImplementedError
 
     def readinto(self, buffer: memoryview) -> int:
         view = memoryview(buffer).cast("B")
@@ -71,12 +69,3 @@ class Stream:
     def sync(self, path: Path) -> None:
         self.check(path)
         os.fsync(self.handle)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes a rename inside ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
