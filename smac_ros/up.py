@@ -112,7 +112,7 @@ def require_rclpy() -> None:
 class _Process:
     """A running node."""
 
-    def __init__(self, spec: NodeSpec, command: list[str], lines: queue.SimpleQueue):
+    def __init__(self, spec: NodeSpec, command: list[str], lines: queue.Queue):
         self.spec = spec
         self.last: deque[str] = deque(maxlen=LAST_LINES)
         self.popen = subprocess.Popen(
@@ -129,7 +129,7 @@ class _Process:
         self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
         self._reader.start()
 
-    def _read(self, lines: queue.SimpleQueue) -> None:
+    def _read(self, lines: queue.Queue) -> None:
         for line in self._pipe:
             lines.put((self, line.rstrip("\n")))
         lines.put((self, None))
@@ -176,7 +176,8 @@ class Runner:
         for spec in specs:
             command_line(spec, None)  # raises before anything is started
         self._specs = specs
-        self._lines: queue.SimpleQueue = queue.SimpleQueue()
+        # Not SimpleQueue: its get(timeout) may wait for ever once a signal has interrupted it.
+        self._lines: queue.Queue = queue.Queue()
         self._processes: list[_Process] = []
         self._width = max(len(spec.name) for spec in specs)
 

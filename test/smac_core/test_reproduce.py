@@ -237,7 +237,7 @@ def holder(tmp_path):
     assert process.stdout.readline() == "locked\n"
     yield process
     process.kill()
-    process.wait()
+    process.wait(timeout=30)
     process.stdout.close()
 
 
@@ -250,7 +250,7 @@ def test_a_seed_is_one_processs_and_free_when_that_dies(holder, short, tmp_path)
     with claimed(mine[1:]):  # another seed is nobody's
         assert (base / "seed_1" / ".lock").read_text() == f"{os.getpid()}\n"
     holder.send_signal(signal.SIGKILL)
-    holder.wait()
+    holder.wait(timeout=30)
     with claimed(mine):
         assert (base / "seed_0" / ".lock").read_text() == f"{os.getpid()}\n"
 

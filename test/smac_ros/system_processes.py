@@ -252,7 +252,7 @@ class Process:
         """As a crash does it: at once."""
         self.gone = True
         self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait()
+        self.popen.wait(timeout=30)
 
     def end(self) -> int:
         """As Ctrl-C does it; the exit code."""
@@ -348,7 +348,7 @@ class Bench:
         for process in self._processes:
             if process.popen.poll() is None:
                 os.killpg(process.popen.pid, signal.SIGKILL)
-            process.popen.wait()
+            process.popen.wait(timeout=30)
             print(f"--- {process.path.name}", process.text, sep="\n")  # shown if the test fails
 
 

@@ -345,7 +345,7 @@ class TestNetwork:
                 text=True,
             )
         ros.until(lambda: all(p.poll() is not None for p in running.values()), 60.0, "the checks")
-        left, right = (running[namespace].communicate()[0] for namespace in ("left", "right"))
+        left, right = (running[name].communicate(timeout=30)[0] for name in ("left", "right"))
         assert running["left"].returncode == 0, left
         assert "robot/limb/right/endpoint_pose" in left and "the robot fits" in left
         assert running["right"].returncode == 1

@@ -293,7 +293,7 @@ class Terminal:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(timeout=30)
         os.close(self.master)
         os.close(self.slave)
 

@@ -55,7 +55,11 @@ def start(tmp_path):
     for process in running:
         if process.poll() is None:
             process.terminate()
-        process.communicate()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:  # a fault: it may fail a test, but not halt the others
+            process.kill()
+            raise
 
 
 def test_practice_between_two_meta_tests(start, tmp_path):

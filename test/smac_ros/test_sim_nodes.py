@@ -396,4 +396,4 @@ def test_a_process_ends_cleanly_on_interrupt(ros, module):
     finally:
         if process.poll() is None:
             process.kill()
-            print(process.communicate()[1])  # why it could not be reached
+            print(process.communicate(timeout=30)[1])  # why it could not be reached

@@ -116,7 +116,7 @@ def toy(tmp_path, monkeypatch):
     for process in running:
         if process.poll() is None:
             process.kill()
-        process.communicate()
+        process.communicate(timeout=30)
     assert not list((tmp_path / "tmp").iterdir()), "temporary files are left"
 
 
@@ -155,6 +155,27 @@ def test_a_signal_ends_all_in_order(toy, number, code):
     assert process.returncode == code
     assert "polite | bye\n" in err and "gentle | bye\n" in err
     assert "warning" not in err and "error" not in err
+
+
+def test_a_signal_at_any_moment_is_seen(tmp_path):
+    """One that came just before a time-out once let a silent system wait for ever."""
+    code = """
+import signal, time
+from smac_ros import up
+from smac_ros.system import NodeSpec
+runner, came = up.Runner([NodeSpec("sh", "sh", package="none")]), []
+signal.signal(signal.SIGALRM, lambda number, _: came.append(number))
+signal.setitimer(signal.ITIMER_REAL, 37e-5, 37e-5)
+for _ in range(500):
+    runner._print(0.001)
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert len(came) > 500, came
+"""
+    (tmp_path / "rclpy.py").write_text("")
+    path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, check=True, timeout=60
+    )
 
 
 def test_ctrl_c_is_heard_above_a_flood_of_lines(toy):
