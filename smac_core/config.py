@@ -187,8 +187,8 @@ class Online(_Section):
     rl_batch: int = Field(256, gt=0)  # transitions a task; oyster
     context_batch: int = Field(100, gt=0)  # transitions of a history; oyster (Humanoid: 256)
     kl_weight: float = Field(0.1, ge=0)  # of the KL summed over tasks; oyster
-    # null: updates.reward_scale (oyster); the entropy has coefficient 1, so more explores less
-    reward_scale: float | None = Field(None, gt=0)
+    reward_scale: float | None = Field(None, gt=0)  # null: updates.reward_scale (oyster)
+    entropy_coefficient: float = Field(1.0, gt=0)  # beside scaled rewards; oyster
     regularization: float = Field(1e-3, ge=0)  # of mean^2 and log_std^2 of the policy; oyster
     capacity: int = Field(100_000, gt=0)  # transitions kept a task; ours, never full in 500
     evaluate_every: int = Field(10, gt=0)  # iterations; ours
@@ -324,14 +324,14 @@ class Config(_Section):
                 f"collection.rl_transitions {collection.rl_transitions} holds no trajectory of "
                 f"environment.horizon {self.environment.horizon} steps"
             )
-        for name, wanted, there in (
-            ("rl_transitions", collection.rl_transitions, "initial_transitions"),
-            ("context_transitions", collection.context_transitions, "exploration_transitions"),
-        ):
-            if wanted > getattr(online, there):
+        iterations = collection.iterations
+        explored = online.initial_transitions + iterations * online.exploration_transitions
+        practised = explored + iterations * online.adapted_transitions
+        for name, most in (("rl_transitions", practised), ("context_transitions", explored)):
+            if getattr(collection, name) > most:
                 raise ValueError(
-                    f"collection.{name} {wanted} is more than online.{there} "
-                    f"{getattr(online, there)}: not every task would have as many"
+                    f"collection.{name} {getattr(collection, name)} is more than the {most} that "
+                    "PEARL has of a task by then, were it drawn in every iteration"
                 )
 
 

@@ -158,12 +158,14 @@ def soft_critic_loss(
     }
 
 
-def soft_value_loss(value: Tensor, q: Tensor, log_density: Tensor) -> tuple[Tensor, Info]:
-    """SAC's value, PEARL's too (oyster): E (V(s, z) - (min Q(s, a~, z) - log pi(a~|s, z)))^2.
+def soft_value_loss(
+    value: Tensor, q: Tensor, log_density: Tensor, *, entropy_coefficient: float
+) -> tuple[Tensor, Info]:
+    """SAC's value, PEARL's too (oyster): E (V(s, z) - (min Q(s, a~, z) - alpha log pi(a~|s, z)))^2.
 
     All [T, N]; of a~ ~ pi. Only ``value`` has a gradient.
     """
-    loss = ((value - (q - log_density).detach()) ** 2).mean()
+    loss = ((value - (q - entropy_coefficient * log_density).detach()) ** 2).mean()
     return loss, {"value_loss": loss.detach(), "value": value.detach().mean()}
 
 

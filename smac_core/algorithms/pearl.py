@@ -95,9 +95,10 @@ class PEARL(ContextLearner):
         unsquashed = distribution.unsquashed(sample.noise.actions)
         log_density = distribution.log_density(unsquashed)
         q = self.critic(batch.observations, unsquashed.tanh(), z, frozen=True).amin(0)
-        value_error, more = soft_value_loss(self.value(batch.observations, z), q, log_density)
+        alpha, value = self.online.entropy_coefficient, self.value(batch.observations, z)
+        value_error, more = soft_value_loss(value, q, log_density, entropy_coefficient=alpha)
         info |= more
-        actor_error, more = pearl_actor_loss(q, log_density, entropy_coefficient=1.0)
+        actor_error, more = pearl_actor_loss(q, log_density, entropy_coefficient=alpha)
         info |= more | {"entropy": -log_density.detach().mean()}
         regularization, more = policy_regularization(
             distribution, weight=self.online.regularization

@@ -1,5 +1,6 @@
 """``smac collect``, ``smac data info`` and ``smac data subset``."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,10 +130,22 @@ def _collect_pearl(
 
 def write_recording(writer: DatasetWriter, run: "Run") -> None:
     """Write what a PEARL run has recorded (appendix C.2), which is so far."""
+    _tell_of_small_tasks(run)
     with writer:
         for split, chosen in (("train", training_tasks), ("test", held_out_tasks)):
             for number, task in enumerate(chosen(run.config)):
                 writer.add_task(split, run.recording.data(split, task, number))
+
+
+def _tell_of_small_tasks(run: "Run") -> None:
+    """PEARL draws tasks at random: one that it drew seldom has less than is asked for."""
+    collection = run.config.collection
+    wanted = {"rl": collection.rl_transitions, "context": collection.context_transitions}
+    for number, parts in enumerate(run.recording.rows["train"]):
+        for name, rows in parts.items():
+            if len(rows) < wanted[name]:
+                found = f"{len(rows)} of {wanted[name]} {name} transitions"
+                print(f"warning: training task {number} has {found}", file=sys.stderr)
 
 
 class _Stopped(Exception):

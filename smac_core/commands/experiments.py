@@ -31,12 +31,18 @@ class Method:
     def config(self, config: Config) -> Config:
         """The domain's configuration with what the method changes in it.
 
-        SAC's entropy is that of the configuration, or 1 (PEARL's own) where it has none.
+        SAC's entropy is that of the configuration; where it has none, PEARL's own, as large beside
+        the rewards.
         """
         changes = [f"updates.actor={self.actor}"] if self.actor != "awac" else []
         if self.actor == "sac" and config.updates.entropy_coefficient == 0:
-            changes.append("updates.entropy_coefficient=1.0")
+            changes.append(f"updates.entropy_coefficient={_entropy_of_pearl(config)}")
         return configured(override_config(config, changes), self.algorithm, self.preset)
+
+
+def _entropy_of_pearl(config: Config) -> float:
+    online, scale = config.online, config.updates.reward_scale
+    return online.entropy_coefficient * scale / (online.reward_scale or scale) if online else 1.0
 
 
 # BOReL's own protocol: a belief lives for two episodes, and the second one is scored

@@ -11,7 +11,7 @@ from smac_core.agents.context import Agent
 from smac_core.algorithms.context_learner import Noise, Sample
 from smac_core.algorithms.smac import SMAC
 from smac_core.commands.experiments import METHODS
-from smac_core.config import ConfigError, override_config, parse_config
+from smac_core.config import ConfigError, load_config, override_config, parse_config
 from smac_core.data.replay import Batch
 from smac_core.networks import PolicyDistribution
 from smac_core.training.run import pretrained_directory
@@ -121,6 +121,8 @@ def test_what_a_configuration_may_say(config):
         override_config(config, ["updates.actor=sack"])
     ablation = METHODS["sac_ablation"].config(config)
     assert (ablation.updates.actor, ablation.updates.entropy_coefficient) == ("sac", 1.0)
+    ant = load_config("ant_direction", "cpu", ["online.reward_scale=2", "updates.reward_scale=4"])
+    assert METHODS["sac_ablation"].config(ant).updates.entropy_coefficient == 0.05  # 0.025 of 2
     own = override_config(config, ["updates.entropy_coefficient=0.2"])
     assert METHODS["sac_ablation"].config(own).updates.entropy_coefficient == 0.2
     assert METHODS["smac"].config(own) == own

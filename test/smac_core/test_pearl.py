@@ -113,10 +113,10 @@ def test_soft_value_loss_by_hand():
     value = torch.tensor([[1.0, 2.0]], requires_grad=True)
     q = torch.tensor([[3.0, 1.0]], requires_grad=True)
     log_density = torch.tensor([[-1.0, 0.5]], requires_grad=True)
-    loss, _ = soft_value_loss(value, q, log_density)
-    assert loss.item() == pytest.approx(((1 - 4) ** 2 + (2 - 0.5) ** 2) / 2)
+    loss, _ = soft_value_loss(value, q, log_density, entropy_coefficient=2.0)
+    assert loss.item() == pytest.approx(((1 - 5) ** 2 + (2 - 0) ** 2) / 2)
     loss.backward()
-    assert value.grad.tolist() == [[-3.0, 1.5]]
+    assert value.grad.tolist() == [[-4.0, 2.0]]
     assert q.grad is None and log_density.grad is None
 
 
@@ -425,8 +425,8 @@ def test_other_settings_are_refused(short, config, tmp_path):
         ("collection.rl_part=middle", "collection.rl_part: .*found 'middle'"),
         ("collection.iterations=1000", "beyond online.iterations"),
         ("collection.rl_transitions=100", "collection.rl_transitions 100 holds no trajectory"),
-        ("collection.rl_transitions=3000", "more than online.initial_transitions 2000"),
-        ("collection.context_transitions=500", "more than online.exploration_transitions"),
+        ("collection.rl_transitions=52001", "rl_transitions 52001 is more than the 52000 that"),
+        ("collection.context_transitions=22001", "more than the 22000 that PEARL has of a task"),
         ("online=null", "expected PEARL's schedule"),
         ("online.iters=1", "did you mean 'iterations'"),
         ("online.capacity=10", "online.capacity 10 holds no trajectory"),
