@@ -27,6 +27,7 @@ def test_sizes():
         ("cheetah_velocity", "test"): 30,
         ("ant_direction", "train"): 100,
         ("ant_direction", "test"): 20,
+        ("ant_direction", "train6"): 6,
         ("humanoid_direction", "train"): 100,
         ("humanoid_direction", "test"): 30,
         ("humanoid_direction", "train50"): 50,
@@ -57,6 +58,19 @@ def test_the_cheetah_s_and_the_ant_s_are_the_authors():
         assert [task[field] for task in task_set(domain, "train")[:3]] == train
         tests = [task[field] for task in task_set(domain, "test")]
         assert tests[:2] == test and tests[-1] == last
+
+
+def test_the_ant_s_six_directions_lie_all_around():
+    everywhere, six = (
+        np.array([task["direction"] for task in task_set("ant_direction", name)])
+        for name in ("train", "train6")
+    )
+
+    def away(directions, angle):
+        return abs((directions - angle + 180) % 360 - 180)
+
+    for direction, angle in zip(six, range(0, 360, 60), strict=True):
+        assert away(direction, angle) == away(everywhere, angle).min()
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
