@@ -384,6 +384,19 @@ def test_seeds_at_once_are_seeds_alone(short, pool, tmp_path):
                 torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-3, msg=key)
 
 
+def test_a_task_with_less_data_than_asked_for_is_told(short, tmp_path, capsys):
+    few = ["online.tasks_per_iteration=1", "collection.rl_transitions=200"]
+    assert collect_dataset(override_config(short, few), tmp_path / "x.h5", workers=0, quiet=True)
+    told = capsys.readouterr().err.splitlines()
+    counts = [len(task.rewards) for task in Dataset.load(tmp_path / "x.h5").train]
+    assert sorted(counts)[:-2] == [40] * (len(counts) - 2)  # what all have before the first
+    assert told == [
+        f"warning: training task {number} has {count} of 200 rl transitions"
+        for number, count in enumerate(counts)
+        if count < 200
+    ]
+
+
 def test_other_settings_are_refused(short, config, tmp_path):
     folder = tmp_path / "run"
     open_run(folder, short, seed=0, device="cpu")
