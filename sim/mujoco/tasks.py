@@ -27,20 +27,22 @@ DOMAINS = {
     "walker_params": "WalkerParams",
     "hopper_params": "HopperParams",
 }
+SIX = (53, 38, 60, 24, 66, 29)
 # Which of the tasks drawn belong to which set. Sizes: Pong et al., table 2; the Humanoid's first
-# two are PEARL's, and train50 and test5 the table's. Of the Ant's training directions, train6 is
-# the nearest to 0, 60, ..., 300 degrees.
+# two are PEARL's, and train50 and test5 the table's. Of the training directions, train6 is the
+# nearest to 0, 60, ..., 300 degrees.
 SETS = {
     "cheetah_velocity": {"train": range(100), "test": range(100, 130)},
     "ant_direction": {
         "train": range(100),
         "test": range(100, 120),
-        "train6": (53, 38, 60, 24, 66, 29),
+        "train6": SIX,
     },
     "humanoid_direction": {
         "train": range(100),
         "test": range(100, 130),
         "train50": range(50),
+        "train6": SIX,
         "test5": range(100, 105),
     },
     "walker_params": {"train": range(50), "test": range(50, 55)},

@@ -31,6 +31,7 @@ def test_sizes():
         ("humanoid_direction", "train"): 100,
         ("humanoid_direction", "test"): 30,
         ("humanoid_direction", "train50"): 50,
+        ("humanoid_direction", "train6"): 6,
         ("humanoid_direction", "test5"): 5,
         ("walker_params", "train"): 50,
         ("walker_params", "test"): 5,
@@ -60,9 +61,10 @@ def test_the_cheetah_s_and_the_ant_s_are_the_authors():
         assert tests[:2] == test and tests[-1] == last
 
 
-def test_the_ant_s_six_directions_lie_all_around():
+@pytest.mark.parametrize("domain", ["ant_direction", "humanoid_direction"])
+def test_six_directions_lie_all_around(domain):
     everywhere, six = (
-        np.array([task["direction"] for task in task_set("ant_direction", name)])
+        np.array([task["direction"] for task in task_set(domain, name)])
         for name in ("train", "train6")
     )
 
