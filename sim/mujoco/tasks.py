@@ -27,7 +27,7 @@ DOMAINS = {
     "walker_params": "WalkerParams",
     "hopper_params": "HopperParams",
 }
-SIX = (53, 38, 60, 24, 66, 29)
+SIX_AROUND = (53, 38, 60, 24, 66, 29)
 # Which of the tasks drawn belong to which set. Sizes: Pong et al., table 2; the Humanoid's first
 # two are PEARL's, and train50 and test5 the table's. Of the training directions, train6 is the
 # nearest to 0, 60, ..., 300 degrees.
@@ -36,13 +36,13 @@ SETS = {
     "ant_direction": {
         "train": range(100),
         "test": range(100, 120),
-        "train6": SIX,
+        "train6": SIX_AROUND,
     },
     "humanoid_direction": {
         "train": range(100),
         "test": range(100, 130),
         "train50": range(50),
-        "train6": SIX,
+        "train6": SIX_AROUND,
         "test5": range(100, 105),
     },
     "walker_params": {"train": range(50), "test": range(50, 55)},
