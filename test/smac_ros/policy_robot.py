@@ -72,6 +72,16 @@ reward:
   time: header
   fields: [{{path: "position[reward]", names: [reward], unit: "1"}}]
 """
+# In real time: to a test of other things than silence a busy machine is no fault.
+PATIENT = {"watchdog": 2.0, "max_age": 1.0}
+WATCHED = {"watchdog": 1.0, "max_age": 0.5}
+
+
+def contract_text(*, trigger: str = "all", watchdog: float = 0.3, max_age: float = 0.2) -> str:
+    text = CONTRACT.format(trigger=trigger)
+    return text.replace("watchdog: 0.3", f"watchdog: {watchdog}").replace(
+        "max_age: 0.2", f"max_age: {max_age}"
+    )
 
 
 def make_agent(seed: int = 0, **changes) -> Agent:

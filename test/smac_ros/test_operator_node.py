@@ -16,7 +16,7 @@ import torch
 
 pytest.importorskip("rclpy")
 
-from policy_robot import CONTRACT, PERIOD, Robot, make_agent, observations
+from policy_robot import PATIENT, PERIOD, Robot, contract_text, make_agent, observations
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import JointState, Joy
 from std_msgs.msg import Bool, String
@@ -50,7 +50,7 @@ class Operated(Robot):
 
     def __init__(self, ros, folder, **parameters):
         contract, mapping = folder / "bench.yaml", folder / "pad.yaml"
-        text = CONTRACT.format(trigger="all").replace("scale: 0.5,", "scale: 0.5, max_step: 0.1,")
+        text = contract_text(**PATIENT).replace("scale: 0.5,", "scale: 0.5, max_step: 0.1,")
         contract.write_text(text)
         mapping.write_text(MAPPING)
         super().__init__(ros, contract, clock="real_time")
@@ -301,7 +301,7 @@ class Terminal:
 @pytest.fixture
 def contract(tmp_path):
     path = tmp_path / "bench.yaml"
-    path.write_text(CONTRACT.format(trigger="all"))
+    path.write_text(contract_text(**PATIENT))
     return path
 
 

@@ -15,11 +15,12 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from policy_robot import (
-    CONTRACT,
     DA,
     DS,
     NETWORKS,
+    PATIENT,
     Robot,
+    contract_text,
     limited,
     make_agent,
     observations,
@@ -51,7 +52,7 @@ NO_TORCH = 'raise ImportError("no torch here")\n'
 @pytest.fixture(scope="module")
 def contract(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("contract") / "bench.yaml"
-    path.write_text(CONTRACT.format(trigger="all"))
+    path.write_text(contract_text(**PATIENT))
     return path
 
 
