@@ -377,7 +377,9 @@ def evaluate(
     tasks: Annotated[
         str, typer.Option(help="test, train, or a JSON list of tasks (a path or package:path).")
     ] = "test",
-    context: Annotated[str, typer.Option(help="online, offline or both.")] = "online",
+    context: Annotated[
+        str, typer.Option(help="online, offline, both; none: do not adapt; or all three.")
+    ] = "online",
     dataset: Annotated[Path | None, typer.Option(help="If the file has moved.")] = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -387,7 +389,7 @@ def evaluate(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Adapt to each task and score the last episode, from online and from offline context.
+    """Adapt to each task and score the last episode: from online, offline or no context.
 
     [dim]smac evaluate runs/sawyer --tasks test --context both --json[/dim]
     """

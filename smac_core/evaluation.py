@@ -4,7 +4,8 @@ A meta-episode in a task is two exploration episodes, adaptation to all their tr
 rewards (SMAC: exploration with z from the prior, then a z of the posterior), and a last episode,
 which is scored. The policy is deterministic throughout, save exploration where
 ``evaluation.deterministic_exploration`` says so. Evaluation from *offline* context replaces the
-exploration by as many transitions of the dataset: figure 2 compares the two.
+exploration by as many transitions of the dataset: figure 2 compares the two. From *no* context the
+agent does not adapt at all, which tells what adapting is worth.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smac_core.agents.interface import MetaAgent
+from smac_core.agents.interface import Adaptation, MetaAgent
 from smac_core.config import Evaluation
 from smac_core.data.dataset import TaskData
 from smac_core.data.trajectories import Trajectories
@@ -23,7 +24,7 @@ from smac_core.intervals import interval
 from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.rollout import rollout
 
-ContextSource = Literal["online", "offline"]
+ContextSource = Literal["online", "offline", "none"]
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ class MetaTest:
     success: np.ndarray  # [K, R] bool, at the last step
     exploration_returns: (
         np.ndarray
-    )  # [K, R], mean over exploration episodes; NaN from offline context
+    )  # [K, R], mean over exploration episodes; NaN where there are none
     kl: np.ndarray  # [K, R], D_KL(posterior || prior); NaN where there is no posterior
     decoder_error: (
         np.ndarray
     )  # [K, R], mean squared error of expected rewards, last episode; NaN where none are
     trajectories: Trajectories  # the last episodes, [K * R, H], repeats of a task adjacent
-    explorations: list[Trajectories]  # likewise each exploration episode; none: offline context
+    explorations: list[Trajectories]  # likewise each exploration episode
 
     def summary(self) -> dict[str, Any]:
         """Means with 95 % intervals over tasks, in all and by desired behaviour."""
@@ -101,7 +102,7 @@ def meta_test(
             episodes.append(rollout(pool, explore(), repeated, **arguments))
         history = episodes
         explored = torch.stack([episode.returns for episode in episodes]).mean(0)
-    else:
+    elif context == "offline":
         if offline is None or len(offline) != len(tasks):
             found = "none" if offline is None else f"data of {len(offline)}"
             raise ValueError(
@@ -109,7 +110,10 @@ def meta_test(
                 f"{found}"
             )
         history = agent.recall(offline * repeats, settings, horizon, generator)
-    adapted = agent.adapt(history, settings, generator)
+    if context == "none":
+        adapted = Adaptation(agent.unadapted(len(repeated), settings, generator))
+    else:
+        adapted = agent.adapt(history, settings, generator)
     last = rollout(pool, adapted.actor, repeated, **arguments)
     unknown = torch.full_like(explored, float("nan"))
     error = unknown

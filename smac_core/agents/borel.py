@@ -127,6 +127,7 @@ class BeliefAgent(MetaAgent):
     adapts_to: ClassVar = {
         "online": "a belief over its own episodes (SMAC's protocol; of one episode: BOReL's own)",
         "offline": "a belief over offline data of the task",
+        "none": "the belief before any transition, held",
     }
 
     def __init__(self, observation_dim: int, action_dim: int, settings: Borel):
@@ -181,6 +182,12 @@ class BeliefAgent(MetaAgent):
         )
         return lambda: actor
 
+    def unadapted(
+        self, count: int, settings: Evaluation, generator: torch.Generator | None = None
+    ) -> Actor:
+        """The belief before any transition, whatever comes."""
+        return BeliefActor(self, self.encoder.start(count), deterministic=True, observes=False)
+
     @torch.no_grad()
     def adapt(
         self,
@@ -229,10 +236,9 @@ class BeliefAgent(MetaAgent):
 class BeliefActor(Actor):
     """Acts by a belief in each of E meta-episodes and updates it at every step.
 
-    ``state`` [E, h] is the GRU's; memory does not grow with the episodes.
+    ``state`` [E, h] is the GRU's; memory does not grow with the episodes. One that does not observe
+    keeps it.
     """
-
-    observes = True
 
     def __init__(
         self,
@@ -241,8 +247,10 @@ class BeliefActor(Actor):
         *,
         deterministic: bool,
         generator: torch.Generator | None = None,
+        observes: bool = True,
     ):
         self.agent = agent
+        self.observes = observes
         self.state = state
         self.deterministic = deterministic
         self.generator = generator

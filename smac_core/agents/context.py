@@ -63,6 +63,7 @@ class Agent(MetaAgent):
     adapts_to: ClassVar = {
         "online": "SMAC's protocol: z given episodes of its own exploration",
         "offline": "z given offline data of the task (figure 2)",
+        "none": "z of the prior",
     }
 
     def __init__(self, observation_dim: int, action_dim: int, networks: Networks):
@@ -126,6 +127,13 @@ class Agent(MetaAgent):
             )
 
         return explore
+
+    def unadapted(
+        self, count: int, settings: Evaluation, generator: torch.Generator | None = None
+    ) -> Actor:
+        """One z of the prior an episode."""
+        z = choose(self.prior(count), settings.posterior_latent, generator)
+        return LatentActor(self, z, deterministic=True)
 
     def adapt(
         self,

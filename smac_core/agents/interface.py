@@ -51,7 +51,7 @@ class MetaAgent(nn.Module, ABC):
     """Networks that adapt. An algorithm trains them; the agent only runs them.
 
     ``standardizer`` stands in front of them; it is fitted to the data before training begins.
-    ``adapts_to`` says what a result from online and from offline context is a result of.
+    ``adapts_to`` says what a result from online, offline and no context is a result of.
     """
 
     adapts_to: ClassVar[dict[str, str]]
@@ -70,6 +70,12 @@ class MetaAgent(nn.Module, ABC):
         self, count: int, settings: Evaluation, generator: torch.Generator | None
     ) -> Callable[[], Actor]:
         """What explores ``count`` tasks that nothing is known of: an actor an episode, in turn."""
+
+    @abstractmethod
+    def unadapted(
+        self, count: int, settings: Evaluation, generator: torch.Generator | None
+    ) -> Actor:
+        """Acts in ``count`` tasks as if nothing were known of them, and stays so; deterministic."""
 
     @abstractmethod
     def adapt(

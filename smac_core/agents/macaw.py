@@ -221,6 +221,7 @@ class MacawAgent(MetaAgent):
     adapts_to: ClassVar = {
         "online": "SMAC's protocol: gradient steps on episodes of its own unadapted policy",
         "offline": "MACAW's own protocol: gradient steps on offline data of the task",
+        "none": "the policy as it was meta-trained",
     }
 
     def __init__(self, observation_dim: int, action_dim: int, settings: Macaw, updates: Updates):
@@ -293,6 +294,13 @@ class MacawAgent(MetaAgent):
             weights = self.policy.unadapted()
         actor = WeightsActor(self, weights, deviation, generator)
         return lambda: actor
+
+    @torch.no_grad()
+    def unadapted(
+        self, count: int, settings: Evaluation, generator: torch.Generator | None = None
+    ) -> Actor:
+        """The policy as it was meta-trained."""
+        return WeightsActor(self, self.policy.unadapted())
 
     @torch.no_grad()
     def adapt(

@@ -14,7 +14,7 @@ from smac_core.phases import ONLINE, PHASES
 from smac_core.presets import HAVE_PRESETS, PRESETS
 
 ALGORITHMS = ("smac", "meta_bc", "macaw", "borel")  # smac_core.algorithms.OFFLINE, without torch
-CONTEXTS = ("online", "offline", "both")
+CONTEXTS = ("none", "online", "offline", "both", "all")
 EVALUATED = ("evaluation", "environment", "tasks")  # sections that an evaluation reads
 FILMS = (".gif", ".mp4", ".png")
 HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file starts

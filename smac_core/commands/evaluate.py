@@ -23,7 +23,11 @@ from smac_core.training.environment_pool import EnvironmentPool
 from smac_core.training.progress import Progress
 from smac_core.training.run import load_agent, load_dataset, write_json
 
-CONTEXTS = {"online": ("online",), "offline": ("offline",), "both": ("online", "offline")}
+SOURCES = ("none", "online", "offline")
+CONTEXTS = {source: (source,) for source in SOURCES} | {
+    "both": ("online", "offline"),
+    "all": SOURCES,
+}
 STOCHASTIC = "online_stochastic"  # online context from a policy that explores by sampling
 
 
@@ -53,11 +57,11 @@ def evaluate_run(
     usual, config = config.evaluation, override_config(config, overrides)
     chosen = choose_tasks(config, tasks)
     offline = None
-    if context != "online":
+    if "offline" in CONTEXTS[context]:
         offline = offline_data(load_dataset(directory, state, dataset_path), chosen)
     settings, horizon = config.evaluation, config.environment.horizon
     sources = CONTEXTS[context]
-    episodes = {"online": settings.exploration_episodes + 1, "offline": 1}
+    episodes = {"online": settings.exploration_episodes + 1, "offline": 1, "none": 1}
     total = sum(episodes[s] for s in sources) * len(chosen) * settings.repeats * horizon
     origin: dict[str, Any] = {
         "run": directory.resolve().name,
@@ -110,7 +114,7 @@ def evaluation_file(directory: Path, phase: str, context: str, tasks: str = "tes
 
 
 def kept_as(context: str, settings: Evaluation, usual: Evaluation) -> str:
-    """An evaluation's context by name: online, online_stochastic or offline.
+    """An evaluation's context by name: online, online_stochastic, offline or none.
 
     Exploration otherwise than ``usual``, in the run's own configuration, has a name of its own:
     online_trajectory, one z a trajectory in place of one a step; online_after_1, one episode (and
@@ -121,7 +125,7 @@ def kept_as(context: str, settings: Evaluation, usual: Evaluation) -> str:
         name = context if settings.deterministic_exploration else STOCHASTIC
         if settings.exploration_latent != usual.exploration_latent:
             name += f"_{settings.exploration_latent}"
-    if settings.exploration_episodes != usual.exploration_episodes:
+    if context != "none" and settings.exploration_episodes != usual.exploration_episodes:
         name += f"_after_{settings.exploration_episodes}"
     return name
 
@@ -249,9 +253,8 @@ def show_results(results: dict[str, Any]) -> None:
         "return",
         title=f"{results['run']}, {results['phase']}: last episode after adaptation (mean ± 95 %)",
     )
-    for context in ("online", "offline"):
-        if context not in results:
-            continue
+    found = [source for source in SOURCES if source in results]
+    for context in found:
         summary = results[context]
         rows = {"all": summary, **summary["by_behavior"]}
         for name, row in rows.items():
@@ -259,7 +262,7 @@ def show_results(results: dict[str, Any]) -> None:
             table.add_row(context, name, str(row["tasks"]), *cells, plain(row["return"]))
     console = Console()
     console.print(table)
-    for context in [name for name in CONTEXTS["both"] if name in results]:
+    for context in found:
         console.print(f"{context}: {results[context]['adaptation']}", style="dim")
 
 

@@ -561,19 +561,14 @@ def test_learns_to_adapt_to_the_point_masses(config, dataset, pool, tmp_path):
     tasks, horizon = load_tasks(config.tasks.test), config.environment.horizon
     arguments = {"horizon": horizon, "generator": torch.Generator().manual_seed(0)}
     data = float(np.mean([task.returns.mean() for task in dataset.test]))
-    actor = run.agent.explorer(len(tasks), config.evaluation, None)()
-    actor.observe = lambda *_: None  # it stays as it was
-    unadapted = rollout(pool, actor, tasks, **arguments).returns.mean().item()
+
+    def adapted(context: str):
+        more = {"context": context, "offline": dataset.test}
+        return meta_test(pool, run.agent, tasks, config.evaluation, **arguments, **more)
+
+    unadapted = adapted("none").returns.mean().item()
     for context in ("online", "offline"):
-        result = meta_test(
-            pool,
-            run.agent,
-            tasks,
-            config.evaluation,
-            context=context,
-            offline=dataset.test,
-            **arguments,
-        )
+        result = adapted(context)
         found = float(result.returns.mean())
         assert found > data + 5, (context, found, data, unadapted)
         assert found > unadapted + 3, (context, found, data, unadapted)
@@ -591,9 +586,11 @@ def test_the_whole_way_by_commands(smac_here, domain, dataset, tmp_path):
     smac_here(*train, "--resume", "--set", "offline.steps=11")  # into the second stage
     smac_here(*train, "--resume", "--set", "offline.steps=16")
     own = ["--workers", 0, "--set", "evaluation.exploration_episodes=1"]  # BOReL's own protocol
-    done = smac_here("evaluate", out, "--context", "both", "--json", "-q", *own)
+    done = smac_here("evaluate", out, "--context", "all", "--json", "-q", *own)
     result = json.loads(done.stdout)
     assert (result["algorithm"], result["step"]) == ("borel", 16)
     for context in ("online", "offline"):
         assert -40 < result[context]["return"]["mean"] < 0
         assert result[context]["kl"] > 0 and result[context]["decoder_error"] > 0
+    assert result["none"]["adaptation"] == "the belief before any transition, held"
+    assert result["none"]["kl"] is None and -40 < result["none"]["return"]["mean"] < 0

@@ -205,7 +205,7 @@ def test_train_refuses_the_wrong_file(smac, tmp_path):
         (["train", "DATA", "--domain", "YAML", "--device", "cuda", "--out", "x"], "0 CUDA devices"),
         (["train", "DATA", "--domain", "YAML", "--out", "x", "--set", "a.b=1"], "unknown key 'a'"),
         (["train", "DATA", "--out", "x"], "unknown domain 'point_mass'"),
-        (["evaluate", "RUN", "--context", "none"], "online or offline or both"),
+        (["evaluate", "RUN", "--context", "some"], "none or online or offline or both or all"),
         (["evaluate", "RUN", "--tasks", "nothing.json"], "nothing.json"),
         (["evaluate", "RUN", "--set", "macaw.inner_steps=5"], "a key of evaluation, environment"),
         (["train", "DATA", "--out", "x", "--preset", "own"], "found smac; expected --algorithm"),

@@ -109,6 +109,22 @@ def test_offline_context_has_as_many_transitions(config, pool, dataset):
         meta_test(pool, agent, tasks, config.evaluation, horizon=HORIZON, context="offline")
 
 
+def test_no_context_is_one_z_of_the_prior(config, pool):
+    agent, tasks, taken = Telepath(config), load_tasks(config.tasks.test), []
+    settings = config.evaluation.model_copy(update={"posterior_latent": "mean"})
+    more = {"horizon": HORIZON, "context": "none", "advance": taken.append}
+    result = meta_test(pool, agent, tasks, settings, **more)
+    assert not agent.contexts and not result.explorations
+    assert sum(taken) == len(tasks) * settings.repeats * HORIZON
+    # z = 0 is an angle of 0: every episode walks along x to (1, 0) and waits there
+    x = np.minimum(0.1 * np.arange(1, HORIZON + 1), 1.0)
+    for task, found in zip(tasks, result.returns, strict=True):
+        goal = np.array([np.cos(task["angle"]), np.sin(task["angle"])])
+        np.testing.assert_allclose(found, -np.hypot(x - goal[0], goal[1]).sum(), rtol=1e-4)
+    summary = result.summary()
+    assert summary["exploration_return"] is None and summary["kl"] is None
+
+
 def test_more_episodes_than_environments(config, pool):
     agent = Agent(2, 2, config.networks)
     tasks = load_tasks(config.tasks.test) * 5  # 50 episodes, 20 environments

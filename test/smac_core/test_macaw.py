@@ -544,8 +544,11 @@ def test_command_line_train_resume_evaluate(smac_here, domain, dataset, tmp_path
     (run / "offline" / "checkpoints" / "latest").write_text("step_00000010\n")
     smac_here(*train, "--resume")
     common = ("--workers", 0, "--json", "--quiet")
-    result = json.loads(smac_here("evaluate", run, "--context", "both", *common).stdout)
+    result = json.loads(smac_here("evaluate", run, "--context", "all", *common).stdout)
     assert result["algorithm"] == "macaw" and result["step"] == 20
     for context in ("online", "offline"):
         assert result[context]["kl"] is None and result[context]["return"]["mean"] < 0
     assert result["online"]["exploration_return"] < 0
+    # exploration is deterministic here and its policy the same: so is a task's return
+    unadapted = result["none"]["return"]["mean"]
+    assert unadapted == pytest.approx(result["online"]["exploration_return"])
