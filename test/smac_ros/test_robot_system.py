@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -197,9 +196,8 @@ def test_faults_end_in_a_safe_stop(ros, up):
     told = system.told("the robot fits contract sawyer_arm")
     moves()
     fault(jitter=0.03, drop=0.05)
-    begun, given = time.monotonic(), len(twists)
+    given = len(twists)
     ros.until(lambda: len(twists) >= given + 40, what="commands in spite of losses")
-    assert time.monotonic() - begun < 6
     told = fault(jitter=0.0, drop=0.0)
 
     told = fault(stall=2.0, stall_at=0.0)

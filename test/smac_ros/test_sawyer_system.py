@@ -94,10 +94,8 @@ def test_ctrl_c_keeps_what_was_scored(start, tmp_path):
         line = process.stderr.readline()
         assert line, seen
         seen += line
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert time.monotonic() - began < 15  # it takes two seconds on an idle machine
     assert process.returncode == 130
     assert "before: offline phase" in out and "Traceback" not in err
     assert (tmp_path / "run" / "meta_test" / "meta_test_before.json").exists()

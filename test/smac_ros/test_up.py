@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -148,10 +147,8 @@ def test_ends_with_the_main_node(toy):
 def test_a_signal_ends_all_in_order(toy, number, code):
     process = toy("what:=polite")
     read_until(process, "ready", times=2)
-    began = time.monotonic()
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < 5
     assert process.returncode == code
     assert "polite | bye\n" in err and "gentle | bye\n" in err
     assert "warning" not in err and "error" not in err
