@@ -77,7 +77,7 @@ class Spinner:
             assert transition() == TransitionCallbackReturn.SUCCESS, node.diagnostics.faults
         return node
 
-    def until(self, condition: Callable[[], object], timeout: float = 20.0, what: str = ""):
+    def until(self, condition: Callable[[], object], timeout: float = 60.0, what: str = ""):
         """Spin until the condition holds; its value."""
         end = time.monotonic() + timeout
         while not (value := condition()):
@@ -86,7 +86,7 @@ class Spinner:
             self.executor.spin_once(timeout_sec=0.02)
         return value
 
-    def call(self, client, request, timeout: float = 20.0):
+    def call(self, client, request, timeout: float = 60.0):
         """The response of a service."""
         self.until(client.service_is_ready, timeout, client.srv_name)
         future = client.call_async(request)

@@ -163,7 +163,7 @@ class Robot:
         return self
 
     def until(self, condition, what=""):
-        return self.ros.until(condition, 10.0, what)
+        return self.ros.until(condition, 30.0, what)
 
     def spin(self, seconds: float):
         """Let nothing happen for a while."""

@@ -329,12 +329,12 @@ class Bench:
         common |= {"meta_test": "none", "meta_test_tasks": 1}
         return self.start(EpisodeManagerNode, (("__node", name),), **common | PRACTICE | parameters)
 
-    def finish(self, manager, timeout: float = 60.0) -> None:
+    def finish(self, manager, timeout: float = 150.0) -> None:
         """The job is done, and well."""
         self.until(lambda: manager.exit_code is not None, "the job", timeout)
         assert manager.exit_code == 0, manager.diagnostics.faults
 
-    def until(self, condition, what: str = "", timeout: float = 30.0):
+    def until(self, condition, what: str = "", timeout: float = 60.0):
         """Spin until the condition holds, as long as no process dies that is to live."""
 
         def holds():

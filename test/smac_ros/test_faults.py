@@ -151,7 +151,7 @@ def test_a_policy_killed_in_an_episode(bench, job, episode):
         bench.start(RewardLabelerNode, **LOCKSTEP)
         learner(bench)
         settings = {"iterations": 1}
-    manager = bench.manager(timeout=6.0, **settings)
+    manager = bench.manager(timeout=12.0, **settings)
     heard = bench.recorder
 
     def kill(command: int):
@@ -245,7 +245,7 @@ def test_a_labeler_killed_in_practice(bench):
     settings = LOCKSTEP | {"seed": 1}
     first = bench.process("reward_labeler", **settings)
     policy(bench)
-    manager = bench.manager(iterations=1, timeout=6.0)
+    manager = bench.manager(iterations=1, timeout=12.0)
     heard = bench.recorder
     bench.until(lambda: heard.labelled, "the first label")
     first.kill()
