@@ -100,8 +100,8 @@ def meta_test(
         explore = agent.explorer(len(repeated), settings, generator)
         for _ in range(settings.exploration_episodes):
             episodes.append(rollout(pool, explore(), repeated, **arguments))
-        history = episodes
         explored = torch.stack([episode.returns for episode in episodes]).mean(0)
+        adapted = agent.adapt(episodes, settings, generator)
     elif context == "offline":
         if offline is None or len(offline) != len(tasks):
             found = "none" if offline is None else f"data of {len(offline)}"
@@ -110,10 +110,9 @@ def meta_test(
                 f"{found}"
             )
         history = agent.recall(offline * repeats, settings, horizon, generator)
-    if context == "none":
-        adapted = Adaptation(agent.unadapted(len(repeated), settings, generator))
-    else:
         adapted = agent.adapt(history, settings, generator)
+    else:
+        adapted = Adaptation(agent.unadapted(len(repeated), settings, generator))
     last = rollout(pool, adapted.actor, repeated, **arguments)
     unknown = torch.full_like(explored, float("nan"))
     error = unknown

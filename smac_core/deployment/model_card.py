@@ -48,7 +48,7 @@ class Result(NamedTuple):
 
 
 def results(run: Path, phase: str, step: int) -> Iterator[Result]:
-    """What ``RUN/evaluations`` holds of the weights that a phase had after ``step`` steps."""
+    """How the weights that a phase had after ``step`` steps adapt, by ``RUN/evaluations``."""
     for path in sorted((run / "evaluations").glob(f"{phase}_*.json")):
         told = json.loads(path.read_text())
         if told.get("phase") != phase or told.get("step") != step:

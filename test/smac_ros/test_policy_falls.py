@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 
-from policy_robot import CONTRACT, FIRST, PERIOD, make_agent, observations  # noqa: E402
+from policy_robot import CONTRACT, FIRST, PERIOD, contract_text, make_agent, observations  # noqa: E402
 from sensor_msgs.msg import JointState  # noqa: E402
 
 from smac_ros.contract import Contract  # noqa: E402
@@ -29,7 +29,7 @@ class Stage:
         self.ends: list[End] = []
         self.counts: dict[str, str] = {}
         self.policy = Policy(
-            Contract.from_text(text.format(trigger="all"), "bench"),
+            Contract.from_text(contract_text(text), "bench"),
             lockstep=lockstep,
             commands=self,
             classes={"sensor_msgs/msg/JointState": JointState},

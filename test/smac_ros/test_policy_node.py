@@ -59,7 +59,7 @@ def live(ros, contract):
 
 @pytest.fixture
 def watched(ros, contract):
-    """Likewise, with less."""
+    """The same in real time; its silence is told after a second."""
     contract.write_text(contract_text(**WATCHED))
     return Robot(ros, contract, clock="real_time").start(make_agent())
 

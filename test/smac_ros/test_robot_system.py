@@ -197,7 +197,7 @@ def test_faults_end_in_a_safe_stop(ros, up):
     moves()
     fault(jitter=0.03, drop=0.05)
     given = len(twists)
-    ros.until(lambda: len(twists) >= given + 40, what="commands in spite of losses")
+    ros.until(lambda: len(twists) >= given + 40, 20.0, "commands in spite of losses")
     told = fault(jitter=0.0, drop=0.0)
 
     told = fault(stall=2.0, stall_at=0.0)
